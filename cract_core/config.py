@@ -1,0 +1,136 @@
+"""The one table of the tracker's parameters: default, unit, range and reason stand here and nowhere else.
+
+ROS parameter descriptors, command-line options and the documentation are made from `TrackerConfig`.
+Symbols in parentheses are those of the paper (CRACT, Fan and Ling).
+"""
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Mapping
+
+AUTO, CPU, CUDA = 'auto', 'cpu', 'cuda'
+
+
+def parameter(default, text: str, *, minimum=None, maximum=None, choices: tuple = (), unit: str = '',
+              live: bool = False):
+    """A dataclass field that carries its own documentation.
+
+    `live` marks a parameter that may change while a target is being tracked.
+    """
+    return dataclasses.field(default=default, metadata=dict(
+        text=text, minimum=minimum, maximum=maximum, choices=choices, unit=unit, live=live))
+
+
+@dataclass(frozen=True)
+class TrackerConfig:
+    """What a user may set. Every value is checked on construction (ValueError, one sentence)."""
+
+    # Score fusion
+    alpha: float = parameter(
+        0.4, 'weight of the identifier against the discriminator in the classification score (alpha, Eq. 9)',
+        minimum=0.0, maximum=1.0, live=True)
+    beta: float = parameter(
+        0.8, 'weight of the refined against the coarse score in the final score (beta, Eq. 10)',
+        minimum=0.0, maximum=1.0, live=True)
+
+    # Proposals
+    num_proposals: int = parameter(
+        10, 'proposals kept after non-maximum suppression and refined in each frame (N)', minimum=1, maximum=64)
+    nms_iou: float = parameter(
+        0.5, 'overlap above which the lower ranked of two proposals is dropped', minimum=0.05, maximum=0.95)
+    scale_penalty: float = parameter(
+        0.05, 'how much a change of scale or aspect between two frames lowers the rank of an anchor',
+        minimum=0.0, maximum=1.0, live=True)
+    window_influence: float = parameter(
+        0.42, 'how much a cosine window over the search region decides the rank of an anchor',
+        minimum=0.0, maximum=1.0, live=True)
+    size_rate: float = parameter(
+        0.38, 'how fast the box size follows the refined box, before weighting with the score',
+        minimum=0.0, maximum=1.0, live=True)
+
+    # Discriminator: samples
+    update_interval: int = parameter(
+        10, 'frames between two regular updates of the discriminator (K)', minimum=1, maximum=1000, unit='frames',
+        live=True)
+    init_positives: int = parameter(
+        200, 'positive samples drawn in the first frame', minimum=1, maximum=2000, unit='samples')
+    init_negatives: int = parameter(
+        1000, 'negative samples drawn in the first frame', minimum=1, maximum=10000, unit='samples')
+    update_positives: int = parameter(
+        50, 'positive samples drawn for an update (n+)', minimum=1, maximum=1000, unit='samples')
+    update_negatives: int = parameter(
+        200, 'negative samples drawn for an update (n-)', minimum=1, maximum=5000, unit='samples')
+    long_memory: int = parameter(
+        100, 'frames whose samples are kept for long-term updates', minimum=1, maximum=1000, unit='frames')
+    short_memory: int = parameter(
+        20, 'latest frames whose samples serve short-term updates', minimum=1, maximum=1000, unit='frames')
+
+    # Discriminator: solver
+    regularization: float = parameter(
+        0.1, 'weight of the L2 penalty on the discriminator (lambda, Eq. 8), relative to unit sample weight',
+        minimum=1e-6, maximum=100.0)
+    init_iterations: int = parameter(
+        6, 'Gauss-Newton steps in the first frame', minimum=1, maximum=100)
+    update_iterations: int = parameter(
+        1, 'Gauss-Newton steps in an update', minimum=1, maximum=20)
+    cg_iterations: int = parameter(
+        10, 'conjugate-gradient steps inside one Gauss-Newton step', minimum=1, maximum=200)
+
+    # Trust
+    uncertain_score: float = parameter(
+        0.5, 'a final score below this makes the state UNCERTAIN', minimum=0.0, maximum=1.0, live=True)
+    lost_score: float = parameter(
+        0.25, 'a final score below this for `lost_frames` frames makes the state LOST', minimum=0.0, maximum=1.0,
+        live=True)
+    lost_frames: int = parameter(
+        5, 'consecutive frames below `lost_score` before the target counts as lost', minimum=1, maximum=1000,
+        unit='frames', live=True)
+
+    # Machine
+    device: str = parameter(AUTO, 'where the networks run; auto takes CUDA if there is one', choices=(AUTO, CPU, CUDA))
+    threads: int = parameter(0, 'CPU threads of the networks; 0 leaves the choice to the library',
+                             minimum=0, maximum=256)
+    weights: str = parameter('', 'path of the weights; empty takes those that come with the package')
+    seed: int = parameter(0, 'seed of the sampler: the same seed gives the same track', minimum=0, maximum=2**31 - 1)
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            check_value(field, getattr(self, field.name))
+        if self.lost_score > self.uncertain_score:
+            raise ValueError(
+                f'lost_score must not exceed uncertain_score, got {self.lost_score} and {self.uncertain_score}')
+
+    def replace(self, **changes) -> 'TrackerConfig':
+        """A checked copy with some values changed."""
+        return dataclasses.replace(self, **changes)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> 'TrackerConfig':
+        """Build from a parsed YAML mapping; an unknown name raises ValueError."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f'unknown parameter {unknown[0]!r}; known are {", ".join(sorted(known))}')
+        return cls(**values)
+
+
+def field_type(field: dataclasses.Field) -> type:
+    """`float`, `int` or `str`."""
+    return type(field.default)
+
+
+def check_value(field: dataclasses.Field, value) -> None:
+    """Raise ValueError in one sentence unless `value` fits the field's type, range and choices."""
+    kind, meta = field_type(field), field.metadata
+    fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
+    if not fits:
+        raise ValueError(f'{field.name} must be of type {kind.__name__}, got {value!r}')
+    if kind is float and not math.isfinite(value):
+        raise ValueError(f'{field.name} must be finite, got {value!r}')
+    if meta['choices'] and value not in meta['choices']:
+        raise ValueError(f'{field.name} must be one of {", ".join(meta["choices"])}, got {value!r}')
+    if meta['minimum'] is not None and not meta['minimum'] <= value <= meta['maximum']:
+        raise ValueError(
+            f'{field.name} must be between {meta["minimum"]} and {meta["maximum"]}, got {value!r}')
