@@ -1,0 +1,74 @@
+"""Figures of single-object tracking, as functions of arrays.
+
+Boxes are `(N, 4)` arrays x, y, w, h (top-left corner and size, pixels), one row a frame. A row of the truth with a nan
+means that the target is absent: its overlap and error are nan, and every figure leaves such frames out.
+
+The first frame counts: its result is the box that the tracker was given, as in the OTB toolkit, which puts the
+annotation in place of the first result.
+"""
+from __future__ import annotations
+
+import numpy as np
+
+THRESHOLDS = np.linspace(0, 1, 21)  # of the success curve: 0, 0.05, ... 1
+PRECISION_PIXELS = 20.0
+
+
+def overlaps(results: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Intersection over union per frame, `(N,)` in [0, 1]; nan where the target is absent.
+
+    Continuous coordinates. The OTB toolkit's `calcRectInt` counts whole pixels (right = x + w - 1, and + 1 on the
+    intersection), which is the same number. A result without area overlaps nothing.
+    """
+    results, truth = _pair(results, truth)
+    top_left = np.maximum(results[:, :2], truth[:, :2])
+    bottom_right = np.minimum(results[:, :2] + results[:, 2:], truth[:, :2] + truth[:, 2:])
+    intersection = np.prod(np.maximum(bottom_right - top_left, 0), axis=1)
+    union = np.prod(results[:, 2:], axis=1) + np.prod(truth[:, 2:], axis=1) - intersection
+    return np.where(np.isnan(truth).any(axis=1), np.nan, intersection / union)
+
+
+def center_errors(results: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Distance of the box centres per frame, `(N,)` pixels; nan where the target is absent. Source: OTB toolkit."""
+    results, truth = _pair(results, truth)
+    distance = np.linalg.norm(results[:, :2] + results[:, 2:] / 2 - truth[:, :2] - truth[:, 2:] / 2, axis=1)
+    return np.where(np.isnan(truth).any(axis=1), np.nan, distance)
+
+
+def success_curve(overlap: np.ndarray, thresholds: np.ndarray = THRESHOLDS) -> np.ndarray:
+    """Share of frames whose overlap exceeds (strictly) each threshold, `(21,)`. Source: OTB toolkit.
+
+    A perfect track therefore scores 0 at the threshold 1, and its AUC is 20/21.
+    """
+    overlap = _present(overlap)
+    return (overlap[:, None] > thresholds).mean(axis=0)
+
+
+def success_auc(overlap: np.ndarray) -> float:
+    """Area under the success curve: the mean over its 21 thresholds. Source: OTB toolkit."""
+    return float(success_curve(overlap).mean())
+
+
+def precision(error: np.ndarray, pixels: float = PRECISION_PIXELS) -> float:
+    """Share of frames whose centre error is at most `pixels` (20 by convention). Source: OTB toolkit."""
+    return float((_present(error) <= pixels).mean())
+
+
+def _pair(results, truth) -> tuple[np.ndarray, np.ndarray]:
+    results, truth = np.asarray(results, float), np.asarray(truth, float)
+    if results.shape != truth.shape or results.ndim != 2 or results.shape[1] != 4:
+        raise ValueError(f'results and truth must both be (N, 4) boxes, got {results.shape} and {truth.shape}')
+    if not np.isfinite(results).all():
+        raise ValueError('results must be finite: a tracker answers every frame with a box')
+    if (results[:, 2:] < 0).any() or (truth[:, 2:] <= 0).any():
+        raise ValueError('boxes must have a size: w and h of the truth above 0, of the results not below 0')
+    return results, truth
+
+
+def _present(values) -> np.ndarray:
+    """The frames in which the target is present, `(M,)`, M >= 1."""
+    values = np.asarray(values, float)
+    values = values[~np.isnan(values)]
+    if not values.size:
+        raise ValueError('no frame with the target present: nothing to measure')
+    return values

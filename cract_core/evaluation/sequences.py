@@ -1,0 +1,93 @@
+"""Reader of annotated sequences in plain folders: `ROOT/<set>/<sequence>/{img/*.jpg|png, groundtruth.txt}`.
+
+`groundtruth.txt` holds one line `x,y,w,h` a frame: top-left corner and size, pixels, 0-based; `nan,nan,nan,nan` where
+the target is absent. What is missing or broken raises ValueError or FileNotFoundError in one sentence that says what
+was expected where.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator
+
+import numpy as np
+
+from ..video import list_images, read_image
+
+LAYOUT = 'ROOT/<set>/<sequence>/{img/*.jpg|png, groundtruth.txt}'
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """One target followed through the frames of one clip."""
+
+    name: str                   # <set>/<sequence>
+    images: tuple[Path, ...]    # one file a frame, in order
+    truth: np.ndarray           # (N, 4) x, y, w, h; a row of nan where the target is absent
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """Decode frame after frame, `(H, W, 3)` uint8 BGR; ValueError naming the file that cannot be read."""
+        for path in self.images:
+            yield read_image(path)
+
+
+def read_folders(root, only: tuple[str, ...] = (), limit: int | None = None) -> list[Sequence]:
+    """All sequences below `root`, sorted by name.
+
+    `only` keeps those whose `<set>/<sequence>`, `<set>` or `<sequence>` is named; `limit` keeps the first so many.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f'no folder {root}: expected sequences as {LAYOUT}')
+    folders = [sequence for group in _subfolders(root) for sequence in _subfolders(group)]
+    if not folders:
+        raise FileNotFoundError(f'no sequence in {root}: expected {LAYOUT}')
+    names = {folder: (f'{folder.parent.name}/{folder.name}', folder.parent.name, folder.name) for folder in folders}
+    for wanted in only:
+        if not any(wanted in known for known in names.values()):
+            raise ValueError(f'no sequence or set {wanted!r} in {root}; '
+                             f'there are {", ".join(known[0] for known in names.values())}')
+    if only:
+        folders = [folder for folder in folders if set(only) & set(names[folder])]
+    return [read_folder(folder, names[folder][0]) for folder in folders[:limit]]
+
+
+def read_folder(folder: Path, name: str | None = None) -> Sequence:
+    """One sequence: `folder/img/*.jpg|png` and `folder/groundtruth.txt`."""
+    folder = Path(folder)
+    images = list_images(folder / 'img')
+    truth = read_boxes(folder / 'groundtruth.txt')
+    if len(images) != len(truth):
+        raise ValueError(f'{folder} has {len(images)} images in img/ and {len(truth)} lines in groundtruth.txt: '
+                         'expected one line an image')
+    return Sequence(name or folder.name, tuple(images), truth)
+
+
+def read_boxes(path: Path) -> np.ndarray:
+    """A file of `x,y,w,h` lines as `(N, 4)` float64; a line with a nan becomes a row of nan."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'no file {path}: expected one line x,y,w,h a frame')
+    rows = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+            row = [float(value) for value in line.split(',')]
+        except ValueError:
+            row = []
+        if len(row) != 4 or np.isinf(row).any() or row[2] <= 0 or row[3] <= 0:
+            raise ValueError(f'{path}, line {number}: expected x,y,w,h in pixels with w and h above 0, or nan for '
+                             f'an absent target, got {line.strip()!r}')
+        rows.append([np.nan] * 4 if np.isnan(row).any() else row)
+    if not rows:
+        raise ValueError(f'{path} is empty: expected one line x,y,w,h a frame')
+    return np.array(rows)
+
+
+def write_boxes(path: Path, boxes: np.ndarray) -> None:
+    """Write `(N, 4)` boxes as `read_boxes` reads them, to a ten-thousandth of a pixel."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    np.savetxt(path, boxes, fmt='%.4f', delimiter=',')
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith('.'))
