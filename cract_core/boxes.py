@@ -1,0 +1,105 @@
+"""Box forms, overlap, the offset codec of Eq. 4, and non-maximum suppression.
+
+One convention everywhere in the core: continuous 0-based pixel coordinates in which pixel k covers [k, k + 1], so that
+width = x2 - x1. Users give and get `xywh` (top-left corner and size); inside, boxes are `xyxy` corners. Everything
+else (1-based benchmarks, ROS centre + size, polygons) is converted at the edge.
+"""
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# exp() of an untrained network's output must stay finite: no target grows 16-fold between two frames
+MAX_LOG_SCALE = math.log(16)
+
+
+def check_box(box, frame_size: tuple[int, int] | None = None) -> np.ndarray:
+    """Validate a box that comes from outside.
+
+    box: four numbers x, y, w, h in pixels; frame_size: (width, height), the box must then overlap the frame.
+    Returns a float64 array (4,). Raises ValueError, in one sentence, for anything that is no box.
+    """
+    try:
+        array = np.array(box, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f'a box is four numbers x, y, w, h, got {box!r}') from None
+    if array.shape != (4,):
+        raise ValueError(f'a box is four numbers x, y, w, h, got {array.size} in shape {array.shape}')
+    x, y, w, h = array
+    shown = ', '.join(f'{v:g}' for v in array)
+    if not np.isfinite(array).all():
+        raise ValueError(f'a box must be finite, got {shown}')
+    if w < 1 or h < 1:
+        raise ValueError(f'a box must be at least 1 pixel wide and high, got {shown}')
+    if np.abs(array).max() > 1e6:
+        raise ValueError(f'a box must lie within a million pixels, got {shown}')
+    if frame_size is not None:
+        width, height = frame_size
+        if min(x + w, width) - max(x, 0) < 1 or min(y + h, height) - max(y, 0) < 1:
+            raise ValueError(f'the box {shown} lies outside the {width} x {height} frame')
+    return array
+
+
+def xywh_to_xyxy(box: Tensor) -> Tensor:
+    """(..., 4) top-left corner and size -> two corners."""
+    return torch.cat([box[..., :2], box[..., :2] + box[..., 2:]], -1)
+
+
+def to_center(box: Tensor) -> Tensor:
+    """(..., 4) two corners -> centre and size (cx, cy, w, h)."""
+    return torch.cat([(box[..., :2] + box[..., 2:]) / 2, box[..., 2:] - box[..., :2]], -1)
+
+
+def from_center(box: Tensor) -> Tensor:
+    """(..., 4) centre and size -> two corners."""
+    return torch.cat([box[..., :2] - box[..., 2:] / 2, box[..., :2] + box[..., 2:] / 2], -1)
+
+
+def area(box: Tensor) -> Tensor:
+    """(..., 4) corners -> (...) area in square pixels, 0 for an inverted box."""
+    return (box[..., 2:] - box[..., :2]).clamp(min=0).prod(-1)
+
+
+def iou(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union of corner boxes that broadcast against each other: (..., 4) -> (...)."""
+    low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
+    inner = (high - low).clamp(min=0).prod(-1)
+    return inner / (area(a) + area(b) - inner).clamp(min=1e-9)
+
+
+def encode(reference: Tensor, box: Tensor) -> Tensor:
+    """Offsets r that Eq. 4 turns into `box`: decode(reference, encode(reference, box)) == box. Corners (..., 4)."""
+    p, g = to_center(reference), to_center(box)
+    size = p[..., 2:].clamp(min=1e-6)
+    return torch.cat([(g[..., :2] - p[..., :2]) / size, torch.log(g[..., 2:].clamp(min=1e-6) / size)], -1)
+
+
+def decode(reference: Tensor, offsets: Tensor) -> Tensor:
+    """Eq. 4: move and scale corner boxes (..., 4) by offsets (..., 4)."""
+    p = to_center(reference)
+    center = p[..., :2] + p[..., 2:] * offsets[..., :2]
+    size = p[..., 2:] * offsets[..., 2:].clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE).exp()
+    return from_center(torch.cat([center, size], -1))
+
+
+def nms(boxes: Tensor, scores: Tensor, threshold: float, limit: int) -> Tensor:
+    """Greedy non-maximum suppression.
+
+    boxes (M, 4) corners, scores (M,): indices of at most `limit` boxes, best first, no two of which overlap by more
+    than `threshold`.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    ranked = boxes[order]
+    overlaps = (iou(ranked[:, None], ranked[None]) > threshold).cpu().numpy()
+    dropped = np.zeros(len(overlaps), bool)
+    kept: list[int] = []
+    for i in range(len(overlaps)):
+        if not dropped[i]:
+            kept.append(i)
+            if len(kept) == limit:
+                break
+            dropped |= overlaps[i]
+    return order[torch.as_tensor(kept, dtype=torch.long, device=order.device)]

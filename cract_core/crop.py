@@ -1,0 +1,69 @@
+"""Template and search windows, cut by one exact affine warp.
+
+A window is a square around the target whose side grows with the target and its context; the template covers it with
+129 pixels, the search region, about twice as wide, with 257. Both sizes are 16k + 1, for which the padding of a stock
+ResNet puts the middle cell of the stride-8 and stride-16 grids exactly on the middle of the window.
+"""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+TEMPLATE_SIZE = 129
+SEARCH_SIZE = 257
+CONTEXT = 0.5
+
+
+@dataclass(frozen=True)
+class Window:
+    """A square part of a frame that is shown as `size` x `size` pixels.
+
+    center: (x, y) and side in pixels of the frame. All coordinates are continuous (pixel k covers [k, k + 1]).
+    """
+    center: tuple[float, float]
+    side: float
+    size: int
+
+    @property
+    def scale(self) -> float:
+        """Pixels of the crop for one pixel of the frame."""
+        return self.size / self.side
+
+    def to_crop(self, box: np.ndarray) -> np.ndarray:
+        """Corner boxes (..., 4) in the frame -> in the crop."""
+        return (np.asarray(box) - np.tile(self.center, 2)) * self.scale + self.size / 2
+
+    def to_frame(self, box: np.ndarray) -> np.ndarray:
+        """Corner boxes (..., 4) in the crop -> in the frame."""
+        return (np.asarray(box) - self.size / 2) / self.scale + np.tile(self.center, 2)
+
+    def cut(self, frame: np.ndarray, border) -> np.ndarray:
+        """Sample the window from frame (H, W, 3) bilinearly; `border`, three numbers, fills what lies outside.
+
+        Returns (size, size, 3) uint8. The centre of crop pixel u lies at u + 0.5, hence the half pixels.
+        """
+        step = self.side / self.size
+        x = self.center[0] - self.side / 2 + 0.5 * step - 0.5
+        y = self.center[1] - self.side / 2 + 0.5 * step - 0.5
+        inverse = np.array([[step, 0, x], [0, step, y]])
+        return cv2.warpAffine(frame, inverse, (self.size, self.size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                              borderMode=cv2.BORDER_CONSTANT, borderValue=border)
+
+
+def context_side(width: float, height: float) -> float:
+    """Side of the template window in pixels of the frame: sqrt((w + c)(h + c)) with c = (w + h) / 2 (SiamFC)."""
+    context = CONTEXT * (width + height)
+    return math.sqrt((width + context) * (height + context))
+
+
+def template_window(center, width: float, height: float) -> Window:
+    return Window((float(center[0]), float(center[1])), context_side(width, height), TEMPLATE_SIZE)
+
+
+def search_window(center, width: float, height: float) -> Window:
+    """Same pixels per target as the template window, but wider."""
+    side = context_side(width, height) * SEARCH_SIZE / TEMPLATE_SIZE
+    return Window((float(center[0]), float(center[1])), side, SEARCH_SIZE)

@@ -1,0 +1,110 @@
+"""Everything that is learned offline, put together, and its file form."""
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .backbone import Backbone, Fusion, fold
+from .boxes import decode
+from .refine import RelationHead, apply_offsets
+from .roi_align import LEVELS, pyramid_roi_align
+from .rpn import Kernels, SiameseRpn
+
+CHANNELS = 128  # of phi34
+FORMAT = 1
+
+
+class Template(NamedTuple):
+    """What a target's first frame contributes to every later one."""
+    kernels: Kernels   # of the RPN
+    regress: Tensor    # R's share of f_init, (B, width, 4, 4)
+    identify: Tensor   # I's share of f_init, (B, width, 4, 4)
+
+
+class Refined(NamedTuple):
+    """boxes (N, 4) after Eq. 4, their aligned features (N, 3C, 6, 6) and nu+ (N,)."""
+    boxes: Tensor
+    features: Tensor
+    identification: Tensor
+
+
+class CractModel(nn.Module):
+    """Backbone, fusion, Siamese RPN, box regression R and identifier I."""
+
+    def __init__(self, channels: int = CHANNELS):
+        super().__init__()
+        self.channels = channels
+        self.backbone = Backbone()
+        self.fusion = Fusion(channels)
+        self.rpn = SiameseRpn(channels)
+        self.regressor = RelationHead(len(LEVELS) * channels, 4)
+        self.identifier = RelationHead(len(LEVELS) * channels, 2)
+
+    def features(self, crop: Tensor) -> Tensor:
+        """phi34 of crops (B, 3, S, S), BGR 0..255."""
+        return self.fusion(*self.backbone(crop))
+
+    def template(self, phi: Tensor, boxes: Tensor) -> Template:
+        """phi34 of template crops (B, C, 17, 17) and the targets' boxes (B, 4) in them (Eq. 2)."""
+        f_init = pyramid_roi_align(phi, boxes[:, None])
+        return Template(self.rpn.kernels(phi), self.regressor.template_term(f_init),
+                        self.identifier.template_term(f_init))
+
+    def propose(self, phi: Tensor, template: Template) -> tuple[Tensor, Tensor]:
+        """All anchors, decoded: boxes (B, M, 4) in crop pixels and coarse scores c (B, M)."""
+        logits, offsets = self.rpn(phi, template.kernels)
+        return decode(self.rpn.anchors, offsets), logits.softmax(-1)[..., 1]
+
+    def refine(self, phi: Tensor, proposals: Tensor, template: Template) -> Refined:
+        """Box regression, feature alignment, identification of one frame's proposals (N, 4): Eq. 1, 3-6."""
+        f = pyramid_roi_align(phi, proposals[None])
+        boxes = apply_offsets(proposals, self.regressor(f, template.regress))
+        aligned = pyramid_roi_align(phi, boxes[None])
+        identification = self.identifier(aligned, template.identify).softmax(-1)[:, 1]
+        return Refined(boxes, aligned, identification)
+
+    def fold(self) -> 'CractModel':
+        """Merge all batch norms for inference, in place."""
+        for block in self.modules():
+            if isinstance(block, nn.Sequential) and hasattr(block, 'norm'):
+                fold(block)
+        return self
+
+
+def save_weights(model: CractModel, path: str | Path) -> None:
+    """Write a model as float16 tensors, batch norm folded; the model itself is not changed."""
+    folded = CractModel(model.channels)
+    folded.load_state_dict(model.state_dict(), strict=False)
+    state = folded.fold().state_dict()
+    tensors = {name: value.to('cpu', torch.float16).contiguous() for name, value in state.items()}
+    torch.save({'format': FORMAT, 'channels': model.channels, 'state': tensors}, path)
+
+
+def load_weights(path: str | Path = '') -> CractModel:
+    """Read a model for inference (float32, eval mode). An empty path takes the weights of the package.
+
+    Nothing but tensors and numbers is unpickled. Raises FileNotFoundError or ValueError.
+    """
+    if path:
+        source = Path(path)
+    else:
+        source = Path(str(resources.files('cract_core'))) / 'weights' / 'cract.pt'
+    if not source.is_file():
+        raise FileNotFoundError(f'no weights at {source}: give the path of a file written by `cract train`')
+    try:
+        content = torch.load(source, map_location='cpu', weights_only=True)
+        if content['format'] != FORMAT:
+            raise ValueError(f'weights {source} have format {content["format"]}, this version reads {FORMAT}')
+        model = CractModel(int(content['channels'])).fold()
+        model.load_state_dict({name: value.float() for name, value in content['state'].items()})
+    except ValueError:
+        raise
+    except Exception as error:  # torch raises many types for a damaged file; all of them mean the same to the user
+        raise ValueError(f'{source} is not a readable weights file ({type(error).__name__})') from error
+    if not all(torch.isfinite(value).all() for value in model.state_dict().values()):
+        raise ValueError(f'weights {source} hold numbers that are not finite')
+    return model.eval().requires_grad_(False)

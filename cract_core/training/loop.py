@@ -1,0 +1,315 @@
+"""The training loop: one command from images to shipped weights, resumable at any checkpoint."""
+from __future__ import annotations
+
+import copy
+import csv
+import dataclasses
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import yaml
+from torch import Tensor
+from tqdm import tqdm
+
+from ..model import CractModel, save_weights
+from .augment import Augmentation, PairSampler
+from .data import ImageBank, load_bank, split
+from .losses import Losses, Quality, pair_losses
+
+RESNET18_URL = 'https://download.pytorch.org/models/resnet18-f37072fd.pth'  # the name carries the SHA-256's start
+STAGES = ('none', 'layer3', 'layer2', 'all')
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run, read from YAML. Sizes are in pairs, lengths in steps (one step is one batch)."""
+    data: str = ''                 # folder with the shards
+    output: str = 'runs/cract'     # checkpoints, log, curves, weights
+    imagenet: str = ''             # ResNet-18 weights: a path, or empty to download torchvision's
+    start_from: str = ''           # weights of an earlier run to go on from, instead of ImageNet alone
+    device: str = 'auto'
+    threads: int = 0
+    seed: int = 0
+    steps: int = 10000
+    batch: int = 16
+    rate: float = 1e-3             # AdamW, cosine decay to a hundredth
+    warmup: int = 300
+    weight_decay: float = 1e-4
+    clip: float = 5.0              # norm of the gradient
+    average: float = 0.998         # decay of the moving average of the weights, which is what is shipped
+    unfreeze: str = 'none'         # backbone stages that learn: none, layer3, layer2 (and 3), all
+    unfreeze_step: int = 0         # after the heads have settled
+    backbone_rate: float = 0.1     # times `rate`
+    bfloat16: bool = False         # autocast, for GPUs
+    pseudo_share: float = 0.25     # targets that are random parts of scenes
+    held_out: float = 0.02         # images kept for validation
+    validate_every: int = 500
+    checkpoint_every: int = 500
+    images: int = 0                # read only so many images (0: all)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    @classmethod
+    def read(cls, path: str | Path, **changes) -> 'TrainConfig':
+        """Parse a YAML file; `changes` override it. Raises ValueError for an unknown name or a wrong type."""
+        content = yaml.safe_load(Path(path).read_text()) or {}
+        content.update({name: value for name, value in changes.items() if value is not None})
+        content['augmentation'] = _fill(Augmentation, content.get('augmentation') or {}, 'augmentation.')
+        config = _fill(cls, content, '')
+        if config.unfreeze not in STAGES:
+            raise ValueError(f'unfreeze must be one of {", ".join(STAGES)}, got {config.unfreeze!r}')
+        return config
+
+
+def _fill(cls, values: dict, prefix: str):
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    for name, value in values.items():
+        if name not in known:
+            raise ValueError(f'unknown training option {prefix}{name}; known are {", ".join(sorted(known))}')
+        default = known[name].default
+        if isinstance(default, float) and isinstance(value, (int, str)) and not isinstance(value, bool):
+            try:
+                values[name] = value = float(value)  # YAML reads 1e-3 as a string
+            except ValueError:
+                pass
+        if default is not dataclasses.MISSING and type(value) is not type(default):
+            raise ValueError(f'training option {prefix}{name} must be of type {type(default).__name__}, got {value!r}')
+    return cls(**values)
+
+
+def imagenet_backbone(path: str) -> dict[str, Tensor]:
+    """ResNet-18's stem to layer3 with batch norm folded, from torchvision's file or one already folded.
+
+    Input channels are turned from RGB to OpenCV's BGR.
+    """
+    if path:
+        if not Path(path).is_file():
+            raise FileNotFoundError(f'no ImageNet weights at {path}')
+        state = torch.load(path, map_location='cpu', weights_only=True)
+    else:
+        state = torch.hub.load_state_dict_from_url(RESNET18_URL, map_location='cpu', check_hash=True, weights_only=True)
+    folded = {}
+    for name, weight in state.items():
+        if not name.startswith(('conv1', 'layer1', 'layer2', 'layer3')) or weight.dim() != 4:
+            continue
+        stem = name.removesuffix('.weight')
+        norm = stem[:-1] + '1' if stem.endswith('downsample.0') else stem.replace('conv', 'bn')
+        if f'{norm}.running_var' in state:
+            gain = state[f'{norm}.weight'] / torch.sqrt(state[f'{norm}.running_var'] + 1e-5)
+            folded[name] = weight * gain[:, None, None, None]
+            folded[f'{stem}.bias'] = state[f'{norm}.bias'] - state[f'{norm}.running_mean'] * gain
+        else:
+            folded[name], folded[f'{stem}.bias'] = weight, state[f'{stem}.bias']
+    folded['conv1.weight'] = folded['conv1.weight'].flip(1)
+    return folded
+
+
+def start_model(config: TrainConfig) -> CractModel:
+    """A model with ImageNet's backbone and fresh heads, or with the weights of an earlier run."""
+    model = CractModel()
+    if config.start_from:
+        content = torch.load(config.start_from, map_location='cpu', weights_only=True)
+        state = {name: value.float() for name, value in content['state'].items()}
+        missing = model.load_state_dict(state, strict=False).missing_keys
+        strange = [name for name in missing if '.norm.' not in name]  # a folded norm starts as the identity
+        if strange:
+            raise ValueError(f'{config.start_from} lacks {strange[0]}')
+    else:
+        model.backbone.load_state_dict(imagenet_backbone(config.imagenet))
+    return model
+
+
+class Trainer:
+    """State of a run: model, its moving average, optimiser, generator and the step reached."""
+
+    def __init__(self, config: TrainConfig):
+        self.config = config
+        name = config.device if config.device != 'auto' else ('cuda' if torch.cuda.is_available() else 'cpu')
+        self.device = torch.device(name)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        torch.manual_seed(config.seed)
+        self.model = start_model(config).to(self.device, memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self.generator = torch.Generator(self.device).manual_seed(config.seed)
+        late = [p for n, p in self.model.backbone.named_parameters() if self._learns(n)]
+        self.model.backbone.requires_grad_(False)
+        heads = [p for p in self.model.parameters() if p.requires_grad]
+        groups = [dict(params=heads, scale=1.0)]
+        if late:
+            groups.append(dict(params=late, scale=config.backbone_rate))
+        self.optimizer = torch.optim.AdamW(groups, lr=config.rate, weight_decay=config.weight_decay)
+        self.late, self.step = late, 0
+
+    def _learns(self, name: str) -> bool:
+        stages = {'none': (), 'layer3': ('layer3',), 'layer2': ('layer2', 'layer3'), 'all': ('',)}
+        return name.startswith(stages[self.config.unfreeze])
+
+    def rate(self) -> float:
+        """Linear warm-up, then half a cosine down to a hundredth."""
+        config = self.config
+        if self.step < config.warmup:
+            return config.rate * (self.step + 1) / config.warmup
+        done = (self.step - config.warmup) / max(1, config.steps - config.warmup)
+        return config.rate * (0.01 + 0.99 * (1 + math.cos(math.pi * min(1, done))) / 2)
+
+    def train_step(self, sampler: PairSampler) -> tuple[Losses, Quality]:
+        config = self.config
+        if self.late and self.step == config.unfreeze_step:
+            for parameter in self.late:
+                parameter.requires_grad_(True)
+        for group in self.optimizer.param_groups:
+            group['lr'] = self.rate() * group['scale']
+        self.model.train()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
+            losses, quality = pair_losses(self.model, sampler.sample(config.batch), self.generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.total().backward()
+        norm = torch.nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g['params']],
+                                              config.clip)
+        if torch.isfinite(norm):  # one bad batch must not end the run
+            self.optimizer.step()
+        self.step += 1
+        self._update_average()
+        return losses, quality
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = min(self.config.average, (1 + self.step) / (10 + self.step))
+        for mean, value in zip(self.average.state_dict().values(), self.model.state_dict().values()):
+            if mean.is_floating_point():
+                mean.lerp_(value, 1 - decay)
+            else:
+                mean.copy_(value)
+
+    @torch.no_grad()
+    def validate(self, bank: ImageBank, batches: int = 8) -> tuple[Losses, Quality]:
+        """Mean losses and quality of the averaged model on held-out images, the same pairs each time."""
+        generator = torch.Generator(self.device).manual_seed(1)
+        sampler = PairSampler(bank, self.config.augmentation, generator)
+        self.average.eval()
+        rows = [pair_losses(self.average, sampler.sample(self.config.batch), generator) for _ in range(batches)]
+        return (Losses(*(torch.stack(column).mean() for column in zip(*(r[0] for r in rows)))),
+                Quality(*(torch.stack(column).nanmean() for column in zip(*(r[1] for r in rows)))))
+
+    def save(self, path: Path) -> None:
+        state = dict(model=self.model.state_dict(), average=self.average.state_dict(),
+                     optimizer=self.optimizer.state_dict(), generator=self.generator.get_state(), step=self.step)
+        part = path.with_suffix('.part')
+        torch.save(state, part)
+        part.replace(path)
+
+    def load(self, path: Path) -> None:
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state['model'])
+        self.average.load_state_dict(state['average'])
+        self.optimizer.load_state_dict(state['optimizer'])
+        self.generator.set_state(state['generator'].cpu())
+        self.step = state['step']
+        if self.late and self.step > self.config.unfreeze_step:
+            for parameter in self.late:
+                parameter.requires_grad_(True)
+
+
+COLUMNS = ['step', 'split', *Losses._fields, *Quality._fields, 'rate', 'pairs_per_second']
+
+
+def train(config: TrainConfig, resume: bool = False) -> Path:
+    """Run to the end (or go on from the last checkpoint) and return the path of the finished weights."""
+    output = Path(config.output)
+    output.mkdir(parents=True, exist_ok=True)
+    checkpoint, log_path = output / 'checkpoint.pt', output / 'log.csv'
+    if checkpoint.exists() and not resume:
+        raise FileExistsError(f'{checkpoint} exists: resume that run, or choose another output folder')
+    trainer = Trainer(config)
+    if resume and checkpoint.exists():
+        trainer.load(checkpoint)
+        _truncate_log(log_path, trainer.step)
+    bank = load_bank(config.data, config.images, config.seed, config.pseudo_share)
+    for name in ('pixels', 'size', 'mean', 'objects'):
+        setattr(bank, name, getattr(bank, name).to(trainer.device))
+    training, held_out = split(bank, config.held_out)
+    sampler = PairSampler(training, config.augmentation, trainer.generator)
+    writer = _tensorboard(output)
+    new = not log_path.exists()
+    with log_path.open('a', newline='') as stream:
+        log = csv.writer(stream)
+        if new:
+            log.writerow(COLUMNS)
+
+        def record(kind: str, losses, quality, speed) -> None:
+            values = [float(v) for v in (*losses, *quality)]
+            log.writerow([trainer.step, kind, *(f'{v:.5f}' for v in values), f'{trainer.rate():.2e}', f'{speed:.1f}'])
+            stream.flush()
+            if writer:
+                for name, value in zip(COLUMNS[2:], values):
+                    writer.add_scalar(f'{name}/{kind}', value, trainer.step)
+
+        bar = tqdm(total=config.steps, initial=trainer.step, desc='train', unit='step', disable=None)
+        sums, count, start = None, 0, time.perf_counter()
+        while trainer.step < config.steps:
+            losses, quality = trainer.train_step(sampler)
+            row = torch.stack([v.detach().float().nan_to_num() for v in (*losses, *quality)])
+            sums, count = (row if sums is None else sums + row), count + 1
+            bar.update()
+            if trainer.step % 50 == 0 or trainer.step == config.steps:
+                mean = (sums / count).tolist()
+                speed = count * config.batch / (time.perf_counter() - start)
+                record('train', mean[:len(Losses._fields)], mean[len(Losses._fields):], speed)
+                bar.set_postfix(loss=f'{sum(mean[:4]):.3f}', recall=f'{mean[4]:.3f}', pairs_s=f'{speed:.0f}')
+                sums, count, start = None, 0, time.perf_counter()
+            last = trainer.step == config.steps
+            if trainer.step % config.validate_every == 0 or last:
+                record('held_out', *trainer.validate(held_out), 0.0)
+                start = time.perf_counter()
+            if trainer.step % config.checkpoint_every == 0 or last:
+                trainer.save(checkpoint)
+                save_weights(trainer.average, output / 'cract.pt')
+                start = time.perf_counter()
+        bar.close()
+    plot_curves(log_path, output / 'curves.png')
+    return output / 'cract.pt'
+
+
+def _truncate_log(path: Path, step: int) -> None:
+    """Drop the rows written after the checkpoint that a run goes on from."""
+    if path.exists():
+        with path.open(newline='') as stream:
+            rows = list(csv.reader(stream))
+        with path.open('w', newline='') as stream:
+            csv.writer(stream).writerows(r for r in rows if not r[0].isdigit() or int(r[0]) <= step)
+
+
+def _tensorboard(output: Path):
+    """A TensorBoard writer where that package is installed: the CSV file holds the same numbers."""
+    import importlib.util
+    if importlib.util.find_spec('tensorboard') is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+    return SummaryWriter(str(output))
+
+
+def plot_curves(log: Path, picture: Path) -> None:
+    """Draw losses and quality over the steps from a run's CSV log."""
+    import matplotlib
+    matplotlib.use('Agg')
+    from matplotlib import pyplot as plt
+    with log.open(newline='') as stream:
+        rows = list(csv.DictReader(stream))
+    names = [*Losses._fields, *Quality._fields]
+    figure, axes = plt.subplots(2, 4, figsize=(14, 6), sharex=True)
+    for axis, name in zip(axes.flat, names):
+        for kind, style in (('train', dict(alpha=0.5)), ('held_out', dict(marker='.'))):
+            points = [(int(r['step']), float(r[name])) for r in rows if r['split'] == kind]
+            if points:
+                axis.plot(*zip(*points), label=kind.replace('_', ' '), **style)
+        axis.set_title(name.replace('_', ' '))
+        axis.grid(alpha=0.3)
+    axes.flat[0].legend()
+    axes.flat[-1].axis('off')
+    figure.supxlabel('step')
+    figure.tight_layout()
+    figure.savefig(picture, dpi=80)
+    plt.close(figure)
