@@ -78,8 +78,8 @@ def from_bgr(frame: np.ndarray, header: Header) -> Image:
 
 def box_from_message(box: BoundingBox2D) -> np.ndarray:
     """x, y, w, h, (4,) float64. Raises ValueError for a rotated box; the tracker checks the rest."""
-    if box.theta != 0:
-        raise ValueError(f'the box must be upright (theta 0), got theta {box.theta:g}')
+    if box.center.theta != 0:
+        raise ValueError(f'the box must be upright (theta 0), got theta {box.center.theta:g}')
     centre = box.center.position
     return np.array([centre.x - box.size_x / 2, centre.y - box.size_y / 2, box.size_x, box.size_y])
 
