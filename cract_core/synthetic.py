@@ -1,6 +1,6 @@
 """A rendered aerial scene with exact ground truth: a drone films one car in traffic.
 
-The car passes under a viaduct and past trees, beside and among look-alikes (same shape, almost the same paint, another
+The car passes under bridges and past trees, beside and among look-alikes (same shape, almost the same paint, another
 mark on the roof), while the camera pans, turns, zooms and shakes and clouds change the light. Everything is a function
 of the frame's number and the seed, so the scene has no end and repeats exactly.
 
@@ -20,6 +20,7 @@ PERIOD, DEPTH = 160.0, 120.0
 MAP_SCALE = 12              # pixels a metre of the ground's picture
 LANES = (-5.25, -1.75, 1.75, 5.25)   # traffic keeps to the right: the first two run along +x
 ROAD_SWING = 6.0            # amplitude of the road's bends
+BRIDGE_HEIGHT = 6.5
 VISIBLE_SHARE = 0.25        # of the target's silhouette must show for the frame to count as visible
 SUN = np.array([-0.45, 0.40, 0.80]) / np.linalg.norm([-0.45, 0.40, 0.80])  # towards the sun
 TRAFFIC_WINDOW = 75.0       # traffic further than this from the target comes back at the other end
@@ -39,7 +40,7 @@ def generate(num_frames: int = 300, seed: int = 0, size: tuple[int, int] = (640,
     """Render `num_frames` frames of `size` (width, height), 30 a second of scene time.
 
     Target about 45 to 85 px long at a width of 640, and in proportion at other widths. The first frame shows it whole;
-    the viaduct hides it near frame 150 and about every 400 frames after. The same seed gives the same pixels.
+    a foot-bridge covers half of it near frame 105, a road bridge all of it near frame 235, and so every 400 frames. The same seed gives the same pixels.
     Raises ValueError for a size below 64 x 64 or a negative number of frames.
     """
     if min(size) < 64:
@@ -61,14 +62,14 @@ class Scene:
     def __init__(self, seed: int, size: tuple[int, int]):
         rng = np.random.default_rng(seed)
         self.size = size
-        self.viaduct_x = rng.uniform(76, 84)
+        bridges = [(rng.uniform(60, 66), 1.3), (rng.uniform(112, 118), 2.7)]  # place on the road and half width
         self.phases = rng.uniform(0, 2 * np.pi, 12)
         self.target, self.traffic = _make_traffic(rng)
-        self.houses = _make_houses(rng, self.viaduct_x)
-        self.trees = _make_trees(rng, self.viaduct_x)
         self.parked = _make_parked(rng)
-        self.ground = _paint_ground(rng, self)
-        self.crowns = [_paint_crown(rng) for _ in range(5)]
+        houses, trees = _make_houses(rng, bridges), _make_trees(rng, bridges)
+        still = [*houses, *trees, *(piece for bridge in bridges for piece in _make_bridge(*bridge))]
+        self.still, self.centres = [thing for _, thing in still], np.array([centre for centre, _ in still])  # (M, 3)
+        self.ground = _paint_ground(rng, houses, trees, bridges)
         self.noise = rng.normal(0, 3.0, (size[1] + 64, size[0] + 64, 3)).astype(np.int16)
         self.seed = seed
 
@@ -98,38 +99,32 @@ class Scene:
         vehicles = [(vehicle, _on_road(x_target + vehicle.offset(t), vehicle.lane)) for vehicle in self.traffic]
         for tile in _tiles(x_target):
             vehicles += [(vehicle, (x + tile, y, heading)) for vehicle, (x, y, heading) in self.parked]
-        target = (self.target, _on_road(x_target, self.target.lane))
-        placed = [(vehicle, vehicle.place(*pose)) for vehicle, pose in [target, *vehicles]]
-        placed = [(vehicle, points) for vehicle, points in placed if camera.sees(points)]
-        for _, points in placed:
+        poses = [(self.target, _on_road(x_target, self.target.lane)), *vehicles]
+        placed = [(vehicle, vehicle.place(*pose), pose[2]) for vehicle, pose in poses]
+        centres = np.array([points.mean(axis=0) for _, points, _ in placed])
+        placed = [placed[i] for i in np.flatnonzero(camera.sees(centres))]
+        for _, points, _ in placed:
             canvas.shade(camera.project(_shadow(points)), 0.5)
 
-        things = [(camera.depth(points.mean(axis=0)), lambda v=vehicle, q=points: v.draw(canvas, camera, q))
-                  for vehicle, points in placed]
+        things = [(camera.depth(points.mean(axis=0)), vehicle.draw, (points, heading))
+                  for vehicle, points, heading in placed]
         for tile in _tiles(x_target):
-            shift = np.array([tile, 0, 0])
-            things += [(camera.depth(house.points.mean(axis=0) + shift),
-                        lambda h=house, s=shift: h.draw(canvas, camera, s))
-                       for house in self.houses if camera.sees(house.points + shift)]
-            things += [(camera.depth(tree[:3] + shift), lambda q=tree, s=shift: self._draw_tree(canvas, camera, q, s))
-                       for tree in self.trees if camera.sees(tree[:3] + shift)]
-            for y in np.arange(-72.0, 72.0, 6.0):
-                centre = np.array([self.viaduct_x + tile, y + 3, 6.5])
-                if camera.sees(centre):
-                    things.append((camera.depth(centre), lambda c=centre: _draw_viaduct(canvas, camera, c)))
-        for _, draw in sorted(things, key=lambda thing: -thing[0]):
-            draw()
+            centres = self.centres + (tile, 0, 0)
+            things += [(camera.depth(centres[i]), self.still[i].draw, (centres[i],))
+                       for i in np.flatnonzero(camera.sees(centres))]
+        for _, draw, where in sorted(things, key=lambda thing: -thing[0]):  # far to near
+            draw(canvas, camera, *where)
 
-        outline = camera.project(target[0].place(*target[1]))
+        outline = camera.project(self.target.place(*poses[0][1]))
         low, high = outline.min(axis=0), outline.max(axis=0)
         visibility = canvas.visibility()
         return SyntheticFrame(self._expose(canvas.image, index), np.concatenate([low, high - low]),
                               visibility >= VISIBLE_SHARE, visibility)
 
     def _draw_ground(self, camera: 'Camera', before: 'Camera') -> np.ndarray:
-        """The ground seen by the camera, blurred by half of the motion since the frame before (a 180 degree shutter)."""
-        shift = np.array([camera.aim[0] // PERIOD * PERIOD, 0, 0])  # keeps the coordinates small
-        to_metres = np.array([[1 / MAP_SCALE, 0, -shift[0] * -1], [0, 1 / MAP_SCALE, -DEPTH / 2], [0, 0, 1]])
+        """The ground seen by the camera, blurred by half of its motion since the frame before."""
+        tile = camera.aim[0] // PERIOD * PERIOD  # any repetition will do; the nearest keeps the numbers small
+        to_metres = np.array([[1 / MAP_SCALE, 0, tile], [0, 1 / MAP_SCALE, -DEPTH / 2], [0, 0, 1]])
         half = np.array([[1, 0, -0.5], [0, 1, -0.5], [0, 0, 1]])  # continuous pixels to OpenCV's pixel centres
         matrix = half @ camera.ground_homography() @ to_metres @ np.linalg.inv(half)
         image = cv2.warpPerspective(self.ground, matrix, self.size, flags=cv2.INTER_LINEAR,
@@ -142,12 +137,6 @@ class Scene:
             cv2.line(kernel, ends[0], ends[1], 1.0, 1, cv2.LINE_8, 4)
             image = cv2.filter2D(image, -1, kernel / kernel.sum())
         return image
-
-    def _draw_tree(self, canvas: 'Canvas', camera: 'Camera', tree: np.ndarray, shift: np.ndarray) -> None:
-        x, y, z, radius, kind, turn = tree
-        centre = np.array([x, y, z]) + shift
-        pixel = camera.project(centre[None])[0]
-        canvas.stamp(self.crowns[int(kind)], pixel, camera.focal * radius / camera.depth(centre), turn - camera.azimuth)
 
     def _expose(self, image: np.ndarray, index: int) -> np.ndarray:
         """Lens blur, passing clouds (brightness and tint) and sensor noise."""
@@ -186,14 +175,13 @@ class Camera:
         """Distance along the axis of view, metres."""
         return float(self.rotation[2] @ (point - self.position))
 
-    def sees(self, points: np.ndarray) -> bool:
-        """Whether the middle of `points` `(N, 3)` or `(3,)` lies in the frame or near it."""
-        point = np.atleast_2d(points).mean(axis=0)
-        if self.depth(point) < 5:
-            return False
-        margin = 0.4 * self.size[0]
-        return bool((np.abs(self.project(point[None])[0] - np.array(self.size) / 2)
-                     < np.array(self.size) / 2 + margin).all())
+    def sees(self, points: np.ndarray) -> np.ndarray:
+        """Whether each of `points` `(N, 3)` lies in the frame or within 0.4 of its width beside it, `(N,)` bool."""
+        image = (points - self.position) @ self.matrix.T
+        reach = np.array(self.size) / 2 + 0.4 * self.size[0]
+        with np.errstate(divide='ignore', invalid='ignore'):
+            near = np.abs(image[:, :2] / image[:, 2:] - np.array(self.size) / 2) < reach
+        return near.all(axis=1) & (image[:, 2] > 5)
 
     def ground_homography(self) -> np.ndarray:
         """`(3, 3)`: metres (x, y, 1) on the ground -> pixels."""
@@ -208,11 +196,11 @@ class Canvas:
         self._alive = None
         self._area = 0
 
-    def fill(self, points: np.ndarray, color) -> None:
-        """Fill a convex polygon given in continuous pixels."""
-        cv2.fillConvexPoly(self.image, _fixed(points), color, cv2.LINE_AA, 4)
+    def fill(self, fixed: np.ndarray, color) -> None:
+        """Fill a convex polygon given in fixed point (see `_fixed`)."""
+        cv2.fillConvexPoly(self.image, fixed, color, cv2.LINE_AA, 4)
         if self._alive is not None:
-            cv2.fillConvexPoly(self._alive, _fixed(points), 0, cv2.LINE_8, 4)
+            cv2.fillConvexPoly(self._alive, fixed, 0, cv2.LINE_8, 4)
 
     def watch(self, parts: list[np.ndarray]) -> None:
         """Take the union of the convex hulls of `parts` as the silhouette that `visibility` speaks of."""
@@ -264,23 +252,39 @@ class Solid:
 
     def __init__(self, points, faces):
         self.points = np.asarray(points, float)         # (V, 3)
-        self.faces = [(np.asarray(indices), np.asarray(color, float)) for indices, color in faces]
-
-    def _paint(self, canvas: Canvas, camera: Camera, points: np.ndarray) -> None:
-        """Draw the faces in their order, each lit by its angle to the sun."""
-        pixels = camera.project(points)
-        for indices, color in self.faces:
-            corners = pixels[indices]
-            a, b = corners[1] - corners[0], corners[2] - corners[0]
-            if a[0] * b[1] - a[1] * b[0] >= 0:  # seen from behind: faces run counter-clockwise, y of pixels runs down
-                continue
-            normal = np.cross(points[indices[1]] - points[indices[0]], points[indices[2]] - points[indices[0]])
-            light = 0.55 + 0.5 * max(0.0, float(normal @ SUN) / np.linalg.norm(normal))
-            canvas.fill(corners, tuple(np.minimum(color * light, 255)))
+        self.faces = [np.asarray(indices) for indices, _ in faces]
+        self.colors = np.array([color for _, color in faces], float)           # (F, 3)
+        self.corners = np.array([indices[:3] for indices in self.faces])       # (F, 3): enough to know where it looks
+        a, b, c = self.points[self.corners].transpose(1, 0, 2)
+        normals = np.cross(b - a, c - a)
+        self.normals = normals / np.linalg.norm(normals, axis=1, keepdims=True)
 
     def draw(self, canvas: Canvas, camera: Camera, shift: np.ndarray) -> None:
         """Draw it moved by `shift` metres."""
-        self._paint(canvas, camera, self.points + shift)
+        self._paint(canvas, camera, self.points + shift, self.normals)
+
+    def _paint(self, canvas: Canvas, camera: Camera, points: np.ndarray, normals: np.ndarray) -> None:
+        """Draw the faces in their order, each lit by its angle to the sun."""
+        pixels = camera.project(points)
+        a, b, c = pixels[self.corners].transpose(1, 0, 2)
+        # faces run counter-clockwise as seen from outside, and y of pixels runs down
+        turn = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]
+        colors = np.minimum(self.colors * (0.55 + 0.5 * np.maximum(normals @ SUN, 0))[:, None], 255)
+        fixed = _fixed(pixels)
+        for face in np.flatnonzero(turn < 0):
+            canvas.fill(fixed[self.faces[face]], colors[face])
+
+
+class Tree:
+    """A round crown."""
+
+    def __init__(self, radius: float, crown: np.ndarray, turn: float):
+        self.radius, self.crown, self.turn = radius, crown, turn
+
+    def draw(self, canvas: Canvas, camera: Camera, centre: np.ndarray) -> None:
+        """Draw it with the middle of its crown at `centre`."""
+        canvas.stamp(self.crown, camera.project(centre[None])[0],
+                     camera.focal * self.radius / camera.depth(centre), self.turn - camera.azimuth)
 
 
 class Vehicle(Solid):
@@ -318,13 +322,11 @@ class Vehicle(Solid):
 
         self._frustum((*cabin, y - 0.10, hip), (*top, y - 0.26, roof), paint, ends=glass)
         for side in (-1, 1):
-            bottom, high = y - 0.10, y - 0.26
-            lean = (high - bottom) * np.array([0.18, 0.80]) + bottom + 0.01
-            ends = np.array([[cabin[0] + 0.35 + 0.18 * (top[0] - cabin[0]), cabin[1] - 0.30 + 0.18 * (top[1] - cabin[1])],
-                             [cabin[0] + 0.35 + 0.80 * (top[0] - cabin[0]), cabin[1] - 0.30 + 0.80 * (top[1] - cabin[1])]])
-            heights = hip + (roof - hip) * np.array([0.18, 0.80])
-            corners = [(ends[0, 0], side * lean[0], heights[0]), (ends[0, 1], side * lean[0], heights[0]),
-                       (ends[1, 1], side * lean[1], heights[1]), (ends[1, 0], side * lean[1], heights[1])]
+            corners = []
+            for share in (0.18, 0.80):  # the side window's lower and upper edge, as a share of the cabin's height
+                rear, front = ((1 - share) * np.array(cabin) + share * np.array(top)) + (0.35, -0.30)
+                reach, z = side * (y - 0.09 - 0.16 * share), hip + share * (roof - hip)
+                corners += [(rear, reach, z), (front, reach, z)][::1 if share < 0.5 else -1]
             self._face(corners if side < 0 else corners[::-1], glass)
         for x1, x2, half, color in mark:
             middle, reach = (top[0] + top[1]) / 2, (top[1] - top[0]) / 2
@@ -337,12 +339,11 @@ class Vehicle(Solid):
 
     def place(self, x: float, y: float, heading: float) -> np.ndarray:
         """Its points `(V, 3)` in the world."""
-        c, s = np.cos(heading), np.sin(heading)
-        return self.points @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]) + (x, y, 0)
+        return self.points @ _turn(heading) + (x, y, 0)
 
-    def draw(self, canvas: Canvas, camera: Camera, points: np.ndarray) -> None:
+    def draw(self, canvas: Canvas, camera: Camera, points: np.ndarray, heading: float) -> None:
         """Draw it with its points in the world (see `place`)."""
-        self._paint(canvas, camera, points)
+        self._paint(canvas, camera, points, self.normals @ _turn(heading))
         if self.is_target:
             pixels = camera.project(points)
             canvas.watch([pixels[:self.lower], pixels[self.lower:]])
@@ -388,18 +389,18 @@ def _make_traffic(rng) -> tuple[Vehicle, list[Vehicle]]:
     rear_mark = [(-0.9, -0.55, 0.9, mark[0][3])]
     stripes = [(-0.9, 0.9, 0.18, mark[0][3])]
     traffic = [
-        Vehicle('saloon', alike(), [], LANES[1], gap=-9.5),
+        Vehicle('saloon', alike(), [], LANES[1], gap=-14.0),
         Vehicle('saloon', other(0), [], LANES[1], gap=12.0),
         Vehicle('van', other(1), [], LANES[1], gap=27.0),
         Vehicle('saloon', alike(), rear_mark, LANES[1], gap=-31.0),
-        Vehicle('saloon', alike(), rear_mark, LANES[0], gap=-6.0, gain=2.1),
-        Vehicle('pickup', other(2), [], LANES[0], gap=-19.0, gain=2.1),
-        Vehicle('saloon', other(3), stripes, LANES[0], gap=21.0, gain=2.1),
-        Vehicle('saloon', alike(), stripes, LANES[2], gap=18.0, gain=-23.0),
+        Vehicle('saloon', alike(), rear_mark, LANES[0], gap=-6.0, gain=3.2),
+        Vehicle('pickup', other(2), [], LANES[0], gap=-38.0, gain=3.2),
+        Vehicle('saloon', other(3), stripes, LANES[0], gap=21.0, gain=3.2),
+        Vehicle('saloon', alike(), stripes, LANES[2], gap=0.0, gain=-23.0),
         Vehicle('van', other(4), [], LANES[2], gap=60.0, gain=-23.0),
-        Vehicle('saloon', other(5), [], LANES[2], gap=-35.0, gain=-23.0),
-        Vehicle('saloon', alike(), [], LANES[3], gap=44.0, gain=-25.0),
-        Vehicle('pickup', other(6), [], LANES[3], gap=-20.0, gain=-25.0),
+        Vehicle('saloon', other(5), [], LANES[2], gap=-40.0, gain=-23.0),
+        Vehicle('saloon', alike(), [], LANES[3], gap=5.0, gain=-25.0),
+        Vehicle('pickup', other(6), [], LANES[3], gap=70.0, gain=-25.0),
     ]
     return target, traffic
 
@@ -411,8 +412,8 @@ def _make_parked(rng) -> list[tuple[Vehicle, tuple[float, float, float]]]:
             for x, side in zip(np.arange(8, PERIOD, 32) + rng.uniform(0, 16, 5), rng.choice((-1, 1), 5))]
 
 
-def _make_houses(rng, viaduct_x: float) -> list[Solid]:
-    """Houses with gabled roofs away from the road."""
+def _make_houses(rng, bridges) -> list[tuple[np.ndarray, Solid]]:
+    """Houses with gabled roofs away from the road, with their places."""
     houses = []
     for side in (-1, 1):
         x = 4.0
@@ -420,18 +421,20 @@ def _make_houses(rng, viaduct_x: float) -> list[Solid]:
             length, width = rng.uniform(9, 15), rng.uniform(7, 10)
             eaves, ridge = rng.uniform(2.8, 5.0), rng.uniform(1.6, 2.8)
             y = side * rng.uniform(24, 36)
-            if abs(x + length / 2 - viaduct_x) > length / 2 + 9:
-                houses.append(_house(rng, x, y, length, width, eaves, ridge))
+            if all(abs(x + length / 2 - at) > length / 2 + 5 + half for at, half in bridges):
+                houses.append((np.array([x + length / 2, y, 0]), _house(rng, length, width, eaves, ridge)))
             x += length + rng.uniform(8, 26)
     return houses
 
 
-def _house(rng, x, y, length, width, eaves, ridge) -> Solid:
+def _house(rng, length, width, eaves, ridge) -> Solid:
+    """A house around (0, 0) whose ridge runs along x; its first ten points are its corners."""
     wall = rng.uniform(150, 215) * np.array([0.90, 0.96, 1.0])
-    roof = np.array([[62, 74, 140], [88, 88, 92], [60, 84, 118], [72, 66, 108]])[rng.integers(4)] * rng.uniform(0.85, 1.15)
-    x1, x2, y1, y2, top = x, x + length, y - width / 2, y + width / 2, eaves + ridge
+    tiles = np.array([[62, 74, 140], [88, 88, 92], [60, 84, 118], [72, 66, 108]])
+    roof = tiles[rng.integers(4)] * rng.uniform(0.85, 1.15)
+    x1, x2, y1, y2, top = -length / 2, length / 2, -width / 2, width / 2, eaves + ridge
     points = [(x1, y1, 0), (x2, y1, 0), (x2, y2, 0), (x1, y2, 0), (x1, y1, eaves), (x2, y1, eaves), (x2, y2, eaves),
-              (x1, y2, eaves), (x1, y, top), (x2, y, top)]
+              (x1, y2, eaves), (x1, 0, top), (x2, 0, top)]
     faces = [((0, 1, 5, 4), wall), ((2, 3, 7, 6), wall), ((1, 2, 6, 9, 5), wall), ((3, 0, 4, 8, 7), wall),
              ((4, 5, 9, 8), roof), ((6, 7, 8, 9), roof)]
 
@@ -445,32 +448,26 @@ def _house(rng, x, y, length, width, eaves, ridge) -> Solid:
                   (left, wall_y, 2.2)][::order], (80, 66, 54))
     for share in (0.25, 0.5, 0.75):  # rows of tiles
         for edge, order in ((y1, 1), (y2, -1)):
-            near, far = (edge + (y - edge) * s for s in (share, share + 0.03))
+            near, far = (edge * (1 - s) for s in (share, share + 0.03))
             z1, z2 = (eaves + ridge * s + 0.01 for s in (share, share + 0.03))
             quad([(x1, near, z1), (x2, near, z1), (x2, far, z2), (x1, far, z2)][::order], roof * 0.82)
     return Solid(points, faces)
 
 
-def _make_trees(rng, viaduct_x: float) -> np.ndarray:
-    """`(N, 6)`: x, y, height of the crown's middle, its radius, its picture, its turn."""
-    trees = []
-    for _ in range(70):
-        x, side = rng.uniform(0, PERIOD), rng.choice((-1, 1))
-        y = _road_y(x) + side * rng.uniform(13, 50)
-        radius = rng.uniform(1.6, 3.0)
-        trees.append((x, y, 1.3 * radius + 1.0, radius, rng.integers(5), rng.uniform(0, 6.28)))
-    for x in (viaduct_x - 28, viaduct_x + 34, viaduct_x + 66):  # crowns that reach over the nearest lanes
-        x += rng.uniform(-5, 5)
-        trees.append((x, _road_y(x) - rng.uniform(9.0, 9.8), 5.0, rng.uniform(2.4, 3.0), rng.integers(5), 0.0))
-    trees = np.array(trees)
-    return trees[np.abs(trees[:, 0] - viaduct_x) > 8]
+def _make_trees(rng, bridges) -> list[tuple[np.ndarray, Tree]]:
+    """Trees in the fields and a few that reach over the nearest lane, with the middles of their crowns."""
+    crowns = [_paint_crown(rng) for _ in range(5)]
+    places = [(x := rng.uniform(0, PERIOD), _road_y(x) + rng.choice((-1, 1)) * rng.uniform(13, 50),
+               rng.uniform(1.6, 3.0)) for _ in range(70)]
+    places += [(x, _road_y(x) - rng.uniform(9.0, 9.8), rng.uniform(2.4, 3.0))
+               for x in np.array([42, 90, 145]) + rng.uniform(-5, 5, 3)]
+    return [(np.array([x, y, 1.3 * radius + 1.2]), Tree(radius, crowns[rng.integers(5)], rng.uniform(0, 2 * np.pi)))
+            for x, y, radius in places if all(abs(x - at) > half + 4 for at, half in bridges)]
 
 
-def _draw_viaduct(canvas: Canvas, camera: Camera, centre: np.ndarray) -> None:
-    """One 6 m long piece of the bridge that crosses the road 6.5 m above it."""
-    x, y, top = centre
-    half, low = 4.6, top - 1.1
-    y1, y2 = y - 3.02, y + 3.02
+def _make_bridge(x: float, half: float) -> list[tuple[np.ndarray, Solid]]:
+    """A bridge that crosses the road above it, in pieces 6 m long, with their places."""
+    low, reach = -1.1, 3.02
     concrete, asphalt, paint = np.array([150, 156, 160.0]), np.array([84, 82, 80.0]), np.array([205, 210, 210.0])
     points, faces = [], []
 
@@ -478,22 +475,26 @@ def _draw_viaduct(canvas: Canvas, camera: Camera, centre: np.ndarray) -> None:
         faces.append((range(len(points), len(points) + 4), color))
         points.extend(corners)
 
+    def strip(x1, x2, z, color, reach=reach):
+        quad([(x1, -reach, z), (x2, -reach, z), (x2, reach, z), (x1, reach, z)], color)
+
+    def wall(at, z1, z2, side, color):
+        quad([(at, -reach, z1), (at, reach, z1), (at, reach, z2), (at, -reach, z2)][::side], color)
+
     for side in (-1, 1):
-        edge = x + side * half
-        quad([(edge, y1, low), (edge, y2, low), (edge, y2, top + 0.9), (edge, y1, top + 0.9)][::side], concrete * 0.8)
-    quad([(x - half, y1, top), (x + half, y1, top), (x + half, y2, top), (x - half, y2, top)], asphalt)
-    for left, right in ((x - 3.7, x - 3.55), (x + 3.55, x + 3.7)):
-        quad([(left, y1, top), (right, y1, top), (right, y2, top), (left, y2, top)], paint)
-    quad([(x - 0.08, y - 1.5, top), (x + 0.08, y - 1.5, top), (x + 0.08, y + 1.5, top), (x - 0.08, y + 1.5, top)], paint)
+        wall(side * half, low, 0.9, side, concrete * 0.8)
+    strip(-half, half, 0, asphalt)
+    for left in (0.75 * half, -0.75 * half):
+        strip(left - 0.08, left + 0.08, 0, paint)
     for side in (-1, 1):
-        inner, outer = x + side * (half - 0.35), x + side * half
-        quad([(inner, y1, top), (inner, y1, top + 0.9), (inner, y2, top + 0.9), (inner, y2, top)][::side], concrete)
-        low_x, high_x = min(inner, outer), max(inner, outer)
-        quad([(low_x, y1, top + 0.9), (high_x, y1, top + 0.9), (high_x, y2, top + 0.9), (low_x, y2, top + 0.9)], concrete)
-    Solid(points, faces).draw(canvas, camera, np.zeros(3))
+        inner, outer = sorted((side * (half - 0.35), side * half))
+        wall(side * (half - 0.35), 0, 0.9, -side, concrete)
+        strip(inner, outer, 0.9, concrete)
+    piece = Solid(points, faces)
+    return [(np.array([x, y, BRIDGE_HEIGHT]), piece) for y in np.arange(-69.0, 72.0, 6.0)]
 
 
-def _paint_ground(rng, scene: Scene) -> np.ndarray:
+def _paint_ground(rng, houses, trees, bridges) -> np.ndarray:
     """The ground from straight above, `(DEPTH, PERIOD) * MAP_SCALE` pixels, without seams at its edges.
 
     Row 0 is y = -DEPTH / 2.
@@ -520,36 +521,43 @@ def _paint_ground(rng, scene: Scene) -> np.ndarray:
                 depth = rng.choice((0.0, 4.0, 9.0))
                 ground[top:bottom, left:right] = (tints[rng.integers(len(tints))] + depth * rows[..., None]) * 0.95
             left = right
-    grass = np.array([70, 122, 106.0], np.float32)
-    away = np.abs(y - _road_y(x))
-    ground = _blend(ground, grass, 1 - _step(away, 12.5 + 1.5 * _noise(rng, (height, width), 30), 1.0))
-    ground += 9 * grain
 
-    # houses' yards, and what is parked beside the road
-    for house in scene.houses:
-        low, high = house.points[:, :2].min(axis=0) - 2, house.points[:, :2].max(axis=0) + 2
-        inside = (_step(x, low[0], 0.3) * (1 - _step(x, high[0], 0.3))
-                  * _step(y, low[1], 0.3) * (1 - _step(y, high[1], 0.3)))
-        ground = _blend(ground, np.array([128, 140, 150], np.float32) + 5 * grain, inside)
+    def blend(color, weight, texture):
+        """Paint `color` and `texture` times the grain over the ground where `weight` (H, W) is above 0."""
+        weight = np.broadcast_to(weight, (height, width))
+        rows, columns = (np.flatnonzero((weight > 0).any(axis=axis)) for axis in (1, 0))
+        part = np.s_[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+        change = texture * grain[part] + np.asarray(color, np.float32) - ground[part]
+        change *= weight[part][..., None]
+        ground[part] += change
+
+    away = np.abs(y - _road_y(x))
+    ground += 9 * grain
+    blend((70, 122, 106), 1 - _step(away, 12.5 + 1.5 * _noise(rng, (height, width), 30), 1.0), 9)
+
+    # houses' yards and the road's shoulders
+    for centre, house in houses:
+        low, high = house.points[:, :2].min(axis=0) + centre[:2] - 2, house.points[:, :2].max(axis=0) + centre[:2] + 2
+        blend((128, 140, 150), _step(x, low[0], 0.3) * (1 - _step(x, high[0], 0.3))
+              * _step(y, low[1], 0.3) * (1 - _step(y, high[1], 0.3)), 6)
     slope = 1 / np.sqrt(1 + (ROAD_SWING * 2 * np.pi / PERIOD * np.cos(2 * np.pi * x / PERIOD)) ** 2)
     off = (y - _road_y(x)) * slope
-    ground = _blend(ground, np.array([122, 138, 150], np.float32) + 7 * grain,
-                    _step(np.abs(off), 7.4, 0.2) * (1 - _step(np.abs(off), 8.6, 0.5)))
+    blend((122, 138, 150), _step(np.abs(off), 7.4, 0.2) * (1 - _step(np.abs(off), 8.6, 0.5)), 7)
 
-    # the road with its lines, tyre tracks and patches
-    asphalt = np.array([92, 92, 94], np.float32) + 3.5 * grain + 5 * _noise(rng, (height, width), 60)[..., None]
-    tracks = sum(np.exp(-((off - lane - wheel) / 0.3) ** 2) for lane in LANES for wheel in (-0.8, 0.8))
-    ground = _blend(ground, asphalt - 7 * tracks[..., None], 1 - _step(np.abs(off), 7.5, 0.1))
+    # the road with its tyre tracks, patches and lines
+    on_road = 1 - _step(np.abs(off), 7.5, 0.1)
+    blend((92, 92, 94), on_road, 3.5)
+    worn = sum(np.exp(-((off - lane - wheel) / 0.3) ** 2) for lane in LANES for wheel in (-0.8, 0.8))
+    blend((40, 40, 42), on_road * np.clip(0.13 * worn + 0.08 * _noise(rng, (height, width), 60), 0, 1), 3.5)
     for _ in range(14):
         at, lane, reach = rng.uniform(5, PERIOD - 5), rng.choice(LANES), rng.uniform(1, 4)
-        patch = (1 - _step(np.abs(x - at), reach, 0.1)) * (1 - _step(np.abs(off - lane), rng.uniform(0.6, 1.5), 0.1))
-        ground = _blend(ground, np.array([70, 70, 72], np.float32) + 3 * grain, 0.8 * patch)
-    white, yellow = np.array([205, 208, 208], np.float32), np.array([80, 175, 205], np.float32)
+        blend((70, 70, 72), 0.8 * (1 - _step(np.abs(x - at), reach, 0.1))
+              * (1 - _step(np.abs(off - lane), rng.uniform(0.6, 1.5), 0.1)), 3)
     dashes = _step(x % 8, 0.5, 0.1) * (1 - _step(x % 8, 3.5, 0.1))
+    white, yellow = (205, 208, 208), (80, 175, 205)
     for place, color, gate in ((-7.1, white, 1), (7.1, white, 1), (-3.5, white, dashes), (3.5, white, dashes),
                                (-0.15, yellow, 1), (0.15, yellow, 1)):
-        line = (1 - _step(np.abs(off - place), 0.08, 0.08)) * gate
-        ground = _blend(ground, color + 6 * grain, 0.85 * line)
+        blend(color, 0.85 * gate * (1 - _step(np.abs(off - place), 0.08, 0.08)), 6)
 
     # shadows of what stands still
     shadow = np.zeros((height, width), np.float32)
@@ -559,14 +567,15 @@ def _paint_ground(rng, scene: Scene) -> np.ndarray:
             pixels = (corners + (tile, DEPTH / 2)) * MAP_SCALE
             cv2.fillConvexPoly(shadow, cv2.convexHull(_fixed(pixels)), 1.0, cv2.LINE_8, 4)
 
-    for house in scene.houses:
-        darken(_shadow(house.points[:10])[:, :2])
+    for centre, house in houses:
+        darken(_shadow(house.points[:10] + centre)[:, :2])
     angles = np.linspace(0, 2 * np.pi, 20, endpoint=False)
-    for tree in scene.trees:
-        ring = np.column_stack([tree[0] + tree[3] * np.cos(angles), tree[1] + tree[3] * np.sin(angles)])
-        darken(ring - SUN[:2] / SUN[2] * tree[2])
-    x1, x2 = scene.viaduct_x - 4.6, scene.viaduct_x + 4.6
-    darken(np.array([(x1, -90), (x2, -90), (x2, 90), (x1, 90)]) - SUN[:2] / SUN[2] * 6.5)
+    for centre, tree in trees:
+        ring = tree.radius * np.column_stack([np.cos(angles), np.sin(angles), 0 * angles])
+        darken(_shadow(centre + ring)[:, :2])
+    for x, half in bridges:
+        deck = np.array([(x - half, -90), (x + half, -90), (x + half, 90), (x - half, 90)])
+        darken(deck - SUN[:2] / SUN[2] * BRIDGE_HEIGHT)
     ground *= 1 - 0.42 * cv2.blur(shadow, (5, 5))[..., None]
     return np.clip(ground, 0, 255).astype(np.uint8)
 
@@ -600,9 +609,10 @@ def _step(value, edge, softness: float):
     return np.clip((value - edge) / softness + 0.5, 0, 1)
 
 
-def _blend(ground: np.ndarray, color, weight) -> np.ndarray:
-    weight = np.broadcast_to(np.asarray(weight, np.float32), ground.shape[:2])[..., None]
-    return ground + weight * (color - ground)
+def _turn(heading: float) -> np.ndarray:
+    """`(3, 3)`: multiplied from the right, turns rows of points about z."""
+    c, s = np.cos(heading), np.sin(heading)
+    return np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
 
 
 def _road_y(x):
