@@ -46,7 +46,7 @@ def _draw_truth(canvas: np.ndarray, truth) -> None:
 def _banner(canvas: np.ndarray, text: str, colour) -> None:
     """Text with a dark rim, centred at the top."""
     scale = max(canvas.shape[0] / 400, 0.4)
-    thickness = max(round(2 * scale), 1)
+    thickness = max(round(3 * scale), 1)
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
     origin = ((canvas.shape[1] - width) // 2, round(1.6 * height))
     for rim, ink in ((3, (0, 0, 0)), (0, colour)):
