@@ -9,6 +9,8 @@ lifecycle) have a callback group each, so none of them waits for more than the f
 from __future__ import annotations
 
 import functools
+import signal
+import threading
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -19,11 +21,12 @@ import rclpy
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
@@ -35,6 +38,7 @@ from cract_ros.srv import InitTarget
 
 NO_IMAGE = 'no image'  # every refusal of init for want of an image begins so
 CALLBACK_GROUPS = 3
+SIGNAL_LATENCY = 0.2  # seconds: Python sees a signal when waiting for callbacks comes back to it
 THROTTLE = 5.0  # seconds between two warnings of one kind
 
 
@@ -276,25 +280,37 @@ class TrackerNode(LifecycleNode):
         self._tracker = self._detections = self._overlays = None
 
 
+class CallbackPool(MultiThreadedExecutor):
+    """One thread a callback group, and an orderly end."""
+
+    def __init__(self):
+        super().__init__(num_threads=CALLBACK_GROUPS)
+
+    def shutdown(self, timeout_sec: float | None = None, *, wait_for_threads: bool = True) -> bool:
+        """Finish the callbacks that have begun: rclpy takes their guard condition away first."""
+        self._executor.shutdown(wait=wait_for_threads)
+        return super().shutdown(timeout_sec, wait_for_threads=wait_for_threads)
+
+
 def main(args: list[str] | None = None) -> int:
-    """Run the node until it is interrupted; SIGINT and SIGTERM are clean ends."""
-    rclpy.init(args=args)
-    node = executor = None
+    """Run the node until SIGINT or SIGTERM, both clean ends: the frame at hand is finished and published first."""
+    stopped = threading.Event()
+    # rclpy's own handlers would pull the context from under a frame that is being worked on
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    node = TrackerNode()
+    executor = CallbackPool()
+    executor.add_node(node)
     try:
-        node = TrackerNode()
         if node.get_parameter(parameters.AUTOSTART).value:
             node.start()
-        executor = MultiThreadedExecutor(num_threads=CALLBACK_GROUPS)
-        executor.add_node(node)
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
+        while not stopped.is_set():
+            executor.spin_once(timeout_sec=SIGNAL_LATENCY)
     finally:
-        if executor is not None:
-            executor.shutdown()
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown()
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.shutdown()
     return 0
 
 

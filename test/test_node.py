@@ -245,6 +245,7 @@ def test_cleanup_and_configure_start_afresh(following):
 def alone(tracker, peer):
     """The shared node is out of the way: it is restarted by no one, so these tests stand last."""
     if tracker.process.poll() is None:
+        peer.wait(lambda: peer.serves('get_state'), 'the node')
         assert tracker.stop() == 0
         peer.wait(lambda: not peer.serves('get_state'), 'the end of the node')
     yield peer
