@@ -69,7 +69,7 @@ class TrackerConfig:
 
     # Discriminator: solver
     regularization: float = parameter(
-        0.1, 'weight of the L2 penalty on the discriminator (lambda, Eq. 8), relative to unit sample weight',
+        0.003, 'weight of the L2 penalty on the discriminator (lambda, Eq. 8), samples weighing 1 together',
         minimum=1e-6, maximum=100.0)
     init_iterations: int = parameter(
         6, 'Gauss-Newton steps in the first frame', minimum=1, maximum=100)

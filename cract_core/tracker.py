@@ -1,0 +1,250 @@
+"""Algorithm 1: init(frame, box), then update(frame) -> Estimate."""
+from __future__ import annotations
+
+import dataclasses
+import enum
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .boxes import check_box
+from .config import AUTO, CPU, TrackerConfig
+from .crop import SEARCH_SIZE, search_window, template_window
+from .discriminator import NEGATIVE_IOU, Discriminator, draw_samples
+from .model import CractModel, Refined, Template, load_weights
+from .rpn import Proposals, change_penalty, cosine_window, select_proposals
+
+MIN_SIZE = 4.0           # a target never shrinks below, pixels of the frame
+DISTRACTOR_IOU = 0.3     # a proposal that overlaps the target less is another object
+DISTRACTOR_RATIO = 0.5   # ... and a distractor if its score exceeds this part of the target's
+DISTRACTOR_SCORE = 0.25  # ... and this
+
+
+class State(enum.Enum):
+    """What the tracker believes about its target."""
+    TRACKING = 'tracking'
+    UNCERTAIN = 'uncertain'
+    LOST = 'lost'
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The answer for one frame.
+
+    box: (4,) float64 x, y, w, h in pixels of the frame, 0-based, continuous, always finite; the last known box when
+    lost. score: Eq. 10; identification nu+, discrimination tau (clamped) and proposal c are its parts, all in [0, 1].
+    updated: the discriminator was trained in this frame.
+    """
+    box: np.ndarray
+    score: float
+    state: State
+    identification: float
+    discrimination: float
+    proposal: float
+    updated: bool
+
+
+def choose_device(name: str) -> torch.device:
+    """'auto' takes CUDA if there is one. Raises ValueError where CUDA is asked for and missing."""
+    available = torch.cuda.is_available()
+    if name not in (AUTO, CPU) and not available:
+        raise ValueError(f'device {name!r} was asked for, but PyTorch finds no CUDA device')
+    return torch.device('cuda:0' if name != CPU and available else 'cpu')
+
+
+def check_frame(frame) -> np.ndarray:
+    """Raise ValueError, in one sentence, unless `frame` is a (H, W, 3) uint8 array of at least 8 x 8 pixels."""
+    if not isinstance(frame, np.ndarray):
+        raise ValueError(f'a frame is a (height, width, 3) uint8 array, got {type(frame).__name__}')
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        raise ValueError(f'a frame is a (height, width, 3) uint8 array, got {frame.dtype} in shape {frame.shape}')
+    if min(frame.shape[:2]) < 8:
+        raise ValueError(f'a frame has at least 8 x 8 pixels, got {frame.shape[1]} x {frame.shape[0]}')
+    return frame
+
+
+class Target:
+    """Everything that belongs to the object being tracked and is gone with it."""
+
+    def __init__(self, box: np.ndarray, template: Template, discriminator: Discriminator, border: tuple[float, ...],
+                 random: np.random.Generator):
+        self.center, self.size = box[:2] + box[2:] / 2, box[2:].copy()
+        self.template, self.discriminator, self.border, self.random = template, discriminator, border, random
+        self.state = State.TRACKING
+        self.frames = 0           # since init
+        self.since_update = 0     # frames since the last training of D
+        self.low = 0              # consecutive frames with a score below `lost_score`
+
+    @property
+    def box(self) -> np.ndarray:
+        """x, y, w, h in pixels of the frame."""
+        return np.concatenate([self.center - self.size / 2, self.size])
+
+
+class Tracker:
+    """CRACT. Weights are read once; a new `init` replaces the target.
+
+    config: checked parameters; model: an already loaded CractModel, else the one that `config.weights` names.
+    Raises FileNotFoundError or ValueError for bad weights or a device that is not there.
+    """
+
+    def __init__(self, config: TrackerConfig = TrackerConfig(), model: CractModel | None = None):
+        self.config = config
+        self._device = choose_device(config.device)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.model = (model or load_weights(config.weights)).to(self._device, memory_format=torch.channels_last)
+        self._window = cosine_window().to(self._device)
+        self._target: Target | None = None
+
+    @property
+    def device(self) -> str:
+        """Where the networks really run, such as 'cpu' or 'cuda:0'."""
+        return str(self._device)
+
+    @property
+    def initialized(self) -> bool:
+        return self._target is not None
+
+    def reset(self) -> None:
+        """Forget the target."""
+        self._target = None
+
+    def configure(self, **changes) -> None:
+        """Change live parameters without losing the target. ValueError if one is not live or out of its range."""
+        live = {field.name for field in dataclasses.fields(TrackerConfig) if field.metadata['live']}
+        for name in changes:
+            if name not in live:
+                raise ValueError(f'{name} cannot change while tracking')
+        self.config = self.config.replace(**changes)
+
+    @torch.inference_mode()
+    def init(self, frame: np.ndarray, box) -> None:
+        """Start to follow what `box` (x, y, w, h) shows in `frame` (H, W, 3) BGR uint8.
+
+        Raises ValueError for a bad frame or box; the previous target, if any, is then kept.
+        """
+        frame = check_frame(frame)
+        box = check_box(box, (frame.shape[1], frame.shape[0]))
+        config = self.config
+        border = tuple(frame.mean((0, 1)))
+        center, corners = box[:2] + box[2:] / 2, np.concatenate([box[:2], box[:2] + box[2:]])
+
+        window = template_window(center, *box[2:])                                       # Algorithm 1, line 1
+        inside = self._tensor(window.to_crop(corners))[None]
+        template = self.model.template(self._features(window.cut(frame, border)), inside)  # line 2
+        random = np.random.default_rng(config.seed)
+        discriminator = Discriminator(config.regularization, config.cg_iterations, config.long_memory,
+                                      config.short_memory, config.seed)
+        target = Target(box, template, discriminator, border, random)
+
+        search = search_window(center, *box[2:])
+        phi = self._features(search.cut(frame, border))
+        last = search.to_crop(corners)
+        others = self._propose(phi, target, last).boxes.cpu().double().numpy()
+        samples = draw_samples(last, config.init_positives, config.init_negatives, NEGATIVE_IOU[0], SEARCH_SIZE,
+                               random, distractors=others)
+        discriminator.start(phi, samples, config.init_iterations)
+        self._target = target
+
+    @torch.inference_mode()
+    def update(self, frame: np.ndarray) -> Estimate:
+        """Find the target in the next frame (H, W, 3) BGR uint8, of any size.
+
+        Raises RuntimeError before `init`, ValueError for a bad frame; the state is then unchanged.
+        """
+        if self._target is None:
+            raise RuntimeError('the tracker has no target yet: call init(frame, box) first')
+        frame = check_frame(frame)
+        target, config = self._target, self.config
+
+        window = search_window(target.center, *target.size)                              # Algorithm 1, line 4
+        phi = self._features(window.cut(frame, target.border))                           # line 5
+        last = window.to_crop(np.concatenate([target.center - target.size / 2, target.center + target.size / 2]))
+        proposals = self._propose(phi, target, last)                                     # line 6
+        refined = self.model.refine(phi, proposals.boxes, target.template)               # lines 7-9
+        boxes, scores, parts = self._classify(proposals, refined, target)                # line 10, Eq. 9, 10
+        best = int(scores.argmax())                                                      # line 11
+        self._move(target, window.to_frame(boxes[best]), float(scores[best]), frame)
+        updated = self._learn(target, phi, boxes, scores, best)                          # line 12
+        c, nu, tau = (float(v) for v in parts[best])
+        return Estimate(target.box, float(scores[best]), target.state, nu, tau, c, updated)
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.asarray(array, np.float32)).to(self._device)
+
+    def _features(self, crop: np.ndarray) -> Tensor:
+        """phi34 (1, C, S, S) of a crop (size, size, 3); the permuted image is channels-last already, no copy."""
+        pixels = torch.from_numpy(crop).to(self._device).permute(2, 0, 1)[None].float()
+        return self.model.features(pixels)
+
+    def _propose(self, phi: Tensor, target: Target, last: np.ndarray) -> Proposals:
+        """N proposals in the crop; rank = penalised score under a cosine window, the score c itself stays pure."""
+        config = self.config
+        boxes, scores = (value[0] for value in self.model.propose(phi, target.template))
+        previous = self._tensor(last)
+        penalty = change_penalty(boxes, previous[2:] - previous[:2], config.scale_penalty)
+        influence = config.window_influence
+        rank = penalty * scores * (1 - influence) + self._window * influence
+        return select_proposals(boxes, scores, rank, previous, config.num_proposals, config.nms_iou)
+
+    def _classify(self, proposals: Proposals, refined: Refined,
+                  target: Target) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Refined boxes (N, 4), final scores (N,) and their parts c, nu+, tau (N, 3), in one transfer to the host."""
+        tau = target.discriminator.score(refined.features).clamp(0, 1)
+        columns = torch.cat([refined.boxes, torch.stack([proposals.scores, refined.identification, tau], 1)], 1)
+        rows = columns.cpu().double().numpy()
+        c, nu, tau = rows[:, 4:].T
+        config = self.config
+        refined_score = config.alpha * nu + (1 - config.alpha) * tau                     # Eq. 9
+        return rows[:, :4], config.beta * refined_score + (1 - config.beta) * c, rows[:, 4:]  # Eq. 10
+
+    def _move(self, target: Target, corners: np.ndarray, score: float, frame: np.ndarray) -> None:
+        """Judge the best box and follow it: the position at once, the size smoothed by the score."""
+        config = self.config
+        target.frames += 1
+        target.low = target.low + 1 if score < config.lost_score else 0
+        if score >= config.uncertain_score:
+            target.state = State.TRACKING
+        elif target.low >= config.lost_frames or target.state is State.LOST:
+            target.state = State.LOST
+        else:
+            target.state = State.UNCERTAIN
+        if target.state is State.LOST:
+            return
+        height, width = frame.shape[:2]
+        rate = config.size_rate * score
+        size = (1 - rate) * target.size + rate * (corners[2:] - corners[:2])
+        target.size = np.clip(size, MIN_SIZE, (max(width, MIN_SIZE), max(height, MIN_SIZE)))
+        target.center = np.clip((corners[:2] + corners[2:]) / 2, 0, (width, height))
+
+    def _learn(self, target: Target, phi: Tensor, boxes: np.ndarray, scores: np.ndarray, best: int) -> bool:
+        """Collect samples and train D when necessary: every K frames, when the score falls, when a distractor shows."""
+        config = self.config
+        target.since_update += 1
+        others = np.array([_overlap(boxes[best], box) < DISTRACTOR_IOU for box in boxes])
+        rival = float(scores[others].max(initial=0.0))
+        distracted = rival > max(DISTRACTOR_RATIO * scores[best], DISTRACTOR_SCORE)
+        due = target.since_update >= config.update_interval
+        found = target.state is State.TRACKING
+        if found and (due or distracted):
+            box = boxes[best]
+            samples = draw_samples(box, config.update_positives, config.update_negatives, NEGATIVE_IOU[1],
+                                   SEARCH_SIZE, target.random, distractors=boxes[others])
+            target.discriminator.remember(phi, samples)
+        falling = target.state is State.UNCERTAIN and target.since_update > 1
+        if not (found and (due or distracted)) and not falling:
+            return False
+        target.discriminator.update(short_term=falling, steps=config.update_iterations)
+        target.since_update = 0
+        return True
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """IoU of two corner boxes."""
+    width, height = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    common = max(0.0, width) * max(0.0, height)
+    total = np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - common
+    return float(common / total) if total > 0 else 0.0

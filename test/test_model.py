@@ -1,0 +1,64 @@
+import pickle
+
+import pytest
+import torch
+
+from cract_core.model import CractModel, load_weights, save_weights
+
+
+@pytest.fixture(scope='module')
+def model():
+    torch.manual_seed(0)
+    model = CractModel()
+    for module in model.modules():  # as after training: norms that do something
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+    return model.eval().requires_grad_(False)
+
+
+def test_saved_weights_give_the_same_features(model, tmp_path):
+    save_weights(model, tmp_path / 'w.pt')
+    loaded = load_weights(tmp_path / 'w.pt')
+    crop = torch.rand(1, 3, 129, 129) * 255
+    expected, result = model.features(crop), loaded.features(crop)
+    assert float((expected - result).norm() / expected.norm()) < 2e-3  # float16 in the file
+    assert not any('norm' in name for name in loaded.state_dict())
+    assert isinstance(model.fusion.mix.norm, torch.nn.BatchNorm2d)  # saving does not change the model
+    assert (tmp_path / 'w.pt').stat().st_size < 20e6
+
+
+def test_frame_of_the_whole_network(model):
+    template = model.template(model.features(torch.rand(1, 3, 129, 129) * 255), torch.tensor([[40.0, 40, 90, 90]]))
+    phi = model.features(torch.rand(1, 3, 257, 257) * 255)
+    boxes, scores = model.propose(phi, template)
+    assert boxes.shape == (1, 3645, 4) and scores.shape == (1, 3645)
+    refined = model.refine(phi, boxes[0, :10], template)
+    assert refined.boxes.shape == (10, 4) and refined.features.shape == (10, 384, 6, 6)
+    assert ((refined.identification >= 0) & (refined.identification <= 1)).all()
+
+
+def test_missing_weights_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match='nothing.pt'):
+        load_weights(tmp_path / 'nothing.pt')
+
+
+@pytest.mark.parametrize('damage', ['truncated', 'text', 'wrong keys', 'nan', 'code'])
+def test_damaged_weights_are_refused(model, tmp_path, damage):
+    path = tmp_path / 'w.pt'
+    save_weights(model, path)
+    if damage == 'truncated':
+        path.write_bytes(path.read_bytes()[:100000])
+    elif damage == 'text':
+        path.write_text('these are no weights')
+    elif damage == 'code':
+        path.write_bytes(pickle.dumps(test_missing_weights_are_named))
+    else:
+        content = torch.load(path, weights_only=True)
+        if damage == 'nan':
+            content['state']['identifier.fc1.bias'][0] = float('nan')
+        else:
+            del content['state']['rpn.classify.out.bias']
+        torch.save(content, path)
+    with pytest.raises(ValueError, match='w.pt'):
+        load_weights(path)

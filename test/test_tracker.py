@@ -1,0 +1,172 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from cract_core.config import TrackerConfig
+from cract_core.synthetic import generate
+from cract_core.tracker import Estimate, State, Target, Tracker, check_frame
+
+
+@pytest.fixture(scope='module')
+def clip():
+    return list(generate(25, seed=3, size=(320, 240)))
+
+
+@pytest.fixture(scope='module')
+def model():
+    return Tracker(TrackerConfig()).model
+
+
+def overlap(a, b):
+    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    common = max(width, 0) * max(height, 0)
+    return common / (a[2] * a[3] + b[2] * b[3] - common)
+
+
+def run(clip, model, **changes) -> list[Estimate]:
+    tracker = Tracker(TrackerConfig(**changes), model)
+    tracker.init(clip[0].image, clip[0].box)
+    return [tracker.update(frame.image) for frame in clip[1:]]
+
+
+def test_it_follows_the_target(clip, model):
+    estimates = run(clip, model)
+    overlaps = [overlap(e.box, f.box) for e, f in zip(estimates, clip[1:]) if f.visible]
+    assert np.mean(overlaps) > 0.5
+    assert all(0 <= v <= 1 for e in estimates for v in (e.score, e.identification, e.discrimination, e.proposal))
+
+
+def test_scores_are_fused_by_eq_9_and_10(clip, model):
+    for e in run(clip[:4], model, alpha=0.3, beta=0.6):
+        classification = 0.3 * e.identification + 0.7 * e.discrimination
+        assert e.score == pytest.approx(0.6 * classification + 0.4 * e.proposal, abs=1e-6)
+
+
+def test_same_seed_same_track(clip, model):
+    a, b = run(clip[:14], model, seed=5), run(clip[:14], model, seed=5)
+    assert all(np.array_equal(p.box, q.box) and p.score == q.score for p, q in zip(a, b))
+
+
+def test_discriminator_is_trained_every_k_frames_at_least(clip, model):
+    estimates = run(clip[:14], model, update_interval=4)
+    trained = [i for i, e in enumerate(estimates, 1) if e.updated]
+    assert trained and max(np.diff([0, *trained])) <= 4
+
+
+@pytest.mark.parametrize('box', [(1, 2, float('nan'), 4), (10, 10, 0, 5), (900, 900, 20, 20), 'no box', (1, 2, 3)])
+def test_a_bad_box_keeps_the_old_target(clip, model, box):
+    tracker = Tracker(TrackerConfig(), model)
+    tracker.init(clip[0].image, clip[0].box)
+    with pytest.raises(ValueError):
+        tracker.init(clip[0].image, box)
+    assert overlap(tracker.update(clip[1].image).box, clip[1].box) > 0.4
+
+
+@pytest.mark.parametrize('frame', [None, np.zeros((20, 30), np.uint8), np.zeros((20, 30, 3), np.float32),
+                                   np.zeros((20, 30, 4), np.uint8), np.zeros((0, 0, 3), np.uint8)])
+def test_a_bad_frame_changes_nothing(clip, model, frame):
+    tracker = Tracker(TrackerConfig(), model)
+    tracker.init(clip[0].image, clip[0].box)
+    expected = run(clip[:2], model)[0]
+    with pytest.raises(ValueError) as caught:
+        tracker.update(frame)
+    assert '\n' not in str(caught.value)
+    assert np.array_equal(tracker.update(clip[1].image).box, expected.box)
+
+
+def test_frames_may_change_their_size_and_layout(clip, model):
+    tracker = Tracker(TrackerConfig(), model)
+    tracker.init(clip[0].image, clip[0].box)
+    plain = tracker.update(clip[1].image)
+    tracker.init(clip[0].image, clip[0].box)
+    padded = np.zeros((240, 400, 3), np.uint8)[:, :320]
+    padded[:] = clip[1].image
+    assert np.allclose(tracker.update(padded).box, plain.box)
+    assert np.isfinite(tracker.update(np.zeros((8, 8, 3), np.uint8)).box).all()
+    assert np.isfinite(tracker.update(clip[2].image).box).all()
+
+
+def test_a_target_at_the_rim_and_one_larger_than_the_frame(model):
+    frame = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
+    tracker = Tracker(TrackerConfig(), model)
+    for box in ((-30, -20, 60, 50), (150, 110, 40, 40), (-50, -50, 400, 400), (3.3, 4.4, 1.0, 1.0)):
+        tracker.init(frame, box)
+        for _ in range(3):
+            assert np.isfinite(tracker.update(frame).box).all()
+
+
+def test_before_init_and_after_reset(clip, model):
+    tracker = Tracker(TrackerConfig(), model)
+    with pytest.raises(RuntimeError, match='init'):
+        tracker.update(clip[0].image)
+    tracker.init(clip[0].image, clip[0].box)
+    assert tracker.initialized
+    tracker.reset()
+    assert not tracker.initialized
+
+
+def test_the_target_gone_is_reported_as_lost(clip, model):
+    tracker = Tracker(TrackerConfig(lost_score=0.5, uncertain_score=0.6), model)
+    tracker.init(clip[0].image, clip[0].box)
+    noise = np.random.default_rng(0).integers(0, 255, clip[0].image.shape, np.uint8)
+    states = [tracker.update(noise).state for _ in range(12)]
+    assert states[-1] is State.LOST
+
+
+def test_states_by_hand():
+    """`lost_frames` low scores in a row lose the target; only a score above `uncertain_score` brings it back."""
+    tracker = object.__new__(Tracker)
+    tracker.config = TrackerConfig(uncertain_score=0.5, lost_score=0.25, lost_frames=3)
+    target = Target(np.array([10.0, 10, 20, 20]), None, None, (0, 0, 0), None)
+    frame = np.zeros((100, 100, 3), np.uint8)
+    seen = []
+    for score in (0.9, 0.3, 0.2, 0.2, 0.2, 0.4, 0.4, 0.6):
+        tracker._move(target, np.array([20.0, 20, 40, 40]), score, frame)
+        seen.append(target.state.value[0])
+    assert ''.join(seen) == 'tuuulllt'
+
+
+def test_live_parameters_change_and_others_do_not(model):
+    tracker = Tracker(TrackerConfig(), model)
+    tracker.configure(alpha=0.9)
+    assert tracker.config.alpha == 0.9
+    with pytest.raises(ValueError, match='num_proposals'):
+        tracker.configure(num_proposals=3)
+    with pytest.raises(ValueError, match='alpha'):
+        tracker.configure(alpha=1.5)
+    assert tracker.config.alpha == 0.9
+
+
+@pytest.mark.parametrize('values, word', [
+    (dict(alpha=1.1), 'alpha'), (dict(num_proposals=0), 'num_proposals'), (dict(num_proposals=2.5), 'num_proposals'),
+    (dict(device='tpu'), 'device'), (dict(beta=float('nan')), 'beta'), (dict(threads=True), 'threads'),
+    (dict(lost_score=0.6, uncertain_score=0.5), 'lost_score')])
+def test_wrong_parameters_are_refused(values, word):
+    with pytest.raises(ValueError, match=word):
+        TrackerConfig(**values)
+
+
+def test_unknown_parameters_are_refused():
+    with pytest.raises(ValueError, match='alhpa'):
+        TrackerConfig.from_mapping({'alhpa': 0.4})
+
+
+def test_every_parameter_has_a_text_and_a_range_or_choices():
+    for field in dataclasses.fields(TrackerConfig):
+        meta = field.metadata
+        assert meta['text'], field.name
+        assert isinstance(field.default, str) or meta['minimum'] <= field.default <= meta['maximum'], field.name
+
+
+def test_cuda_is_refused_where_there_is_none():
+    import torch
+    if torch.cuda.is_available():
+        pytest.skip('this machine has CUDA')
+    with pytest.raises(ValueError, match='CUDA'):
+        Tracker(TrackerConfig(device='cuda'))
+
+
+def test_check_frame_accepts_a_view():
+    assert check_frame(np.zeros((10, 20, 3), np.uint8)[:, ::-1]).shape == (10, 20, 3)

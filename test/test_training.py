@@ -1,0 +1,258 @@
+import csv
+import io
+import json
+import tarfile
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from cract_core.backbone import Backbone
+from cract_core.boxes import iou
+from cract_core.model import CractModel, load_weights
+from cract_core.training.augment import Augmentation, PairSampler
+from cract_core.training.data import load_bank, plain_ground_mask, split
+from cract_core.training.losses import (RPN_POSITIVES, RPN_SAMPLES, balanced, batched_nms, pair_losses, pick, rpn_loss,
+                                        training_proposals)
+from cract_core.training.loop import TrainConfig, Trainer, imagenet_backbone, train
+
+RED = (40, 40, 220)
+PLAIN = Augmentation(shift=64, rotated=0, grey=0, colour=0, blurred=0, noisy=0, negative=0, pasted=0, swapped=0,
+                     swapped_large=0)
+
+
+def add(archive, name, data):
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    archive.addfile(info, io.BytesIO(data))
+
+
+@pytest.fixture(scope='module')
+def shards(tmp_path_factory):
+    """Twelve scenes of blue texture with one red rectangle each, and two without a box."""
+    folder = tmp_path_factory.mktemp('shards')
+    rng = np.random.default_rng(0)
+    rows = []
+    with tarfile.open(folder / 'images-00.tar', 'w') as archive:
+        for index in range(14):
+            image = np.dstack([rng.integers(60, 200, (200, 280)), *([np.full((200, 280), 40)] * 2)]).astype(np.uint8)
+            objects = []
+            if index < 12:
+                w, h = rng.integers(24, 50, 2)
+                x, y = rng.integers(80, 140), rng.integers(60, 90)
+                image[y:y + h, x:x + w] = RED
+                objects = [{'xywh': [float(v) for v in (x, y, w, h)], 'label': 'block'}]
+            add(archive, f'{index}.png', cv2.imencode('.png', image)[1].tobytes())
+            rows.append({'file': f'{index}.png', 'set': 'blocks', 'size': [280, 200], 'objects': objects})
+    (folder / 'images-00.jsonl').write_text('\n'.join(json.dumps(r) for r in rows))
+    return folder
+
+
+@pytest.fixture(scope='module')
+def bank(shards):
+    return load_bank(shards)
+
+
+def sampler(bank, augmentation=PLAIN, seed=0):
+    return PairSampler(bank, augmentation, torch.Generator().manual_seed(seed))
+
+
+def test_bank_holds_every_object_and_a_pseudo_target_for_scenes_without(bank):
+    table = bank.objects
+    assert len(table.image) == 14 and int((table.label < 0).sum()) == 2
+    assert float(table.weight[table.label < 0].sum() / table.weight.sum()) == pytest.approx(0.25, rel=1e-4)
+    x1, y1, x2, y2 = table.box[0].int().tolist()
+    assert bank.pixels[0, :3, (y1 + y2) // 2, (x1 + x2) // 2].tolist() == list(RED)
+
+
+def test_boxes_of_crops_are_where_the_object_is(bank):
+    """Red pixels lie inside the box, and none outside it: an oracle that knows nothing of the geometry code."""
+    table = bank.objects
+    table.weight[table.label < 0] = 0
+    pairs = sampler(bank).sample(24)
+    for crops, boxes in ((pairs.template, pairs.template_box), (pairs.search, pairs.search_box)):
+        for crop, box in zip(crops, boxes):
+            red = (crop[2] > 130) & (crop[0] < 130)
+            y, x = torch.nonzero(red, as_tuple=True)
+            found = torch.tensor([x.min(), y.min(), x.max() + 1, y.max() + 1]).float()
+            clipped = box.clamp(0, crop.shape[-1])
+            assert (found - clipped).abs().max() < 2.5, (found, clipped)
+
+
+def test_search_boxes_are_shifted_by_up_to_64_pixels(bank):
+    pairs = sampler(bank).sample(64)
+    shift = (pairs.search_box[:, :2] + pairs.search_box[:, 2:]) / 2 - 128.5
+    assert shift.abs().max() <= 64 and shift.abs().max() > 50
+    assert pairs.template.shape == (64, 3, 129, 129) and pairs.search.shape == (64, 3, 257, 257)
+
+
+def test_full_augmentation_stays_finite_and_is_seeded(bank):
+    a, b = (sampler(bank, Augmentation(), 3).sample(16) for _ in range(2))
+    assert torch.equal(a.search, b.search) and torch.equal(a.template, b.template)
+    assert torch.isfinite(a.search).all() and a.search.min() >= 0 and a.search.max() <= 255
+    assert 0 < int(sampler(bank, Augmentation(negative=0.5), 1).sample(32).negative.sum()) < 32
+
+
+def test_plain_ground_mask_cuts_the_object_out():
+    image = np.full((120, 160, 3), 235, np.uint8)
+    cv2.ellipse(image, (80, 60), (40, 25), 0, 0, 360, (60, 90, 30), -1)
+    mask = plain_ground_mask(image) > 127
+    truth = np.zeros((120, 160), np.uint8)
+    cv2.ellipse(truth, (80, 60), (40, 25), 0, 0, 360, 1, -1)
+    assert (mask & (truth > 0)).sum() / (mask | (truth > 0)).sum() > 0.9
+    assert plain_ground_mask(np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)) is None
+
+
+def test_held_out_images_are_apart(bank):
+    training, held = split(bank, 0.2)
+    assert set(training.objects.image.tolist()).isdisjoint(held.objects.image.tolist())
+    assert len(training.objects.image) + len(held.objects.image) == 14
+
+
+def test_pick_takes_at_most_the_count_and_only_from_the_mask():
+    mask = torch.tensor([[True, False, True, True], [False, False, True, False]])
+    chosen = pick(mask, torch.tensor([[0.1, 0.9, 0.2, 0.3], [0.5, 0.5, 0.0, 0.5]]), 2)
+    assert chosen.tolist() == [[False, False, True, True], [False, False, True, False]]
+
+
+def test_balanced_loss_by_hand():
+    loss = torch.tensor([1.0, 2.0, 3.0, 10.0])
+    positive = torch.tensor([True, True, False, False])
+    assert float(balanced(loss, positive, torch.tensor([False, False, True, False]))) == (1.5 + 3) / 2
+
+
+def test_batched_suppression_matches_torch_loops():
+    torch.manual_seed(0)
+    low = torch.rand(3, 30, 2) * 50
+    boxes, scores = torch.cat([low, low + 10 + 20 * torch.rand(3, 30, 2)], -1), torch.rand(3, 30)
+    result = batched_nms(boxes, scores, 0.5, 5)
+    for row in range(3):
+        kept = []
+        for i in scores[row].argsort(descending=True).tolist():
+            if all(float(iou(boxes[row, i], boxes[row, k])) <= 0.5 for k in kept):
+                kept.append(i)
+        assert result[row].tolist() == kept[:5]
+
+
+def test_rpn_learns_nothing_from_perfect_answers_and_much_from_wrong_ones(bank):
+    pairs = sampler(bank).sample(6)
+    anchors = CractModel().rpn.anchors
+    from cract_core.boxes import encode
+    overlap = iou(anchors, pairs.search_box[:, None])
+    logits = torch.stack([-20 * (overlap - 0.4).sign(), 20 * (overlap - 0.4).sign()], -1)
+    offsets = encode(anchors, pairs.search_box[:, None].expand(-1, len(anchors), -1))
+    generator = torch.Generator().manual_seed(0)
+    good = rpn_loss(logits, offsets, anchors, pairs, generator)
+    bad = rpn_loss(-logits, offsets + 1, anchors, pairs, generator)
+    assert float(good[0]) < 0.2 and float(good[1]) < 1e-6
+    assert float(bad[0]) > 10 and float(bad[1]) > 3
+    assert RPN_POSITIVES < RPN_SAMPLES == 64
+
+
+def test_training_proposals_hold_boxes_around_the_truth(bank):
+    pairs = sampler(bank).sample(4)
+    boxes = torch.rand(4, 200, 4) * 60
+    proposals = training_proposals(boxes, torch.rand(4, 200), pairs, torch.Generator().manual_seed(0))
+    assert proposals.shape == (4, 32, 4)
+    assert (iou(proposals, pairs.search_box[:, None]) > 0.5).sum(1).min() >= 3
+
+
+def test_every_head_gets_a_gradient(bank):
+    torch.manual_seed(0)
+    model = CractModel()
+    losses, quality = pair_losses(model, sampler(bank, Augmentation()).sample(4), torch.Generator().manual_seed(0))
+    losses.total().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+    assert 0 <= float(quality.accuracy) <= 1
+
+
+def test_imagenet_weights_with_batch_norm_are_folded(tmp_path):
+    """A stem as torchvision stores it, against the stem run layer by layer."""
+    torch.manual_seed(0)
+    state = {}
+    for name, value in Backbone().state_dict().items():
+        if name.endswith('weight'):
+            stem = name.removesuffix('.weight')
+            norm = stem[:-1] + '1' if 'downsample' in stem else stem.replace('conv', 'bn')
+            width = len(value)
+            state[name] = value
+            state |= {f'{norm}.weight': torch.rand(width) + 0.5, f'{norm}.bias': torch.randn(width),
+                      f'{norm}.running_mean': torch.randn(width), f'{norm}.running_var': torch.rand(width) + 0.5}
+    state['fc.weight'] = torch.zeros(3, 3)
+    torch.save(state, tmp_path / 'resnet.pth')
+    folded = imagenet_backbone(str(tmp_path / 'resnet.pth'))
+    net = Backbone()
+    net.load_state_dict(folded)
+    image = torch.rand(1, 3, 33, 33)
+    expected = torch.nn.functional.batch_norm(
+        torch.nn.functional.conv2d(image.flip(1), state['conv1.weight'], None, 2, 3), state['bn1.running_mean'],
+        state['bn1.running_var'], state['bn1.weight'], state['bn1.bias'])
+    torch.testing.assert_close(net.conv1(image), expected, atol=1e-4, rtol=1e-4)
+    with pytest.raises(FileNotFoundError):
+        imagenet_backbone(str(tmp_path / 'absent.pth'))
+
+
+@pytest.fixture(scope='module')
+def imagenet(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp('imagenet') / 'backbone.pth'
+    torch.save(Backbone().state_dict(), path)
+    return str(path)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(shards, imagenet, tmp_path):
+    common = dict(data=str(shards), imagenet=imagenet, batch=2, warmup=2, checkpoint_every=2, validate_every=4,
+                  held_out=0.2, unfreeze='layer3', unfreeze_step=1, device='cpu')
+    whole = train(TrainConfig(steps=4, output=str(tmp_path / 'whole'), **common))
+    # the same run, stopped after two steps: its schedule is that of four
+    config = TrainConfig(steps=4, output=str(tmp_path / 'parts'), **common)
+    trainer = Trainer(config)
+    training, _ = split(load_bank(shards), 0.2)
+    draws = PairSampler(training, config.augmentation, trainer.generator)
+    for _ in range(2):
+        trainer.train_step(draws)
+    (tmp_path / 'parts').mkdir()
+    trainer.save(tmp_path / 'parts' / 'checkpoint.pt')
+    parts = train(config, resume=True)
+    for a, b in zip(load_weights(whole).state_dict().values(), load_weights(parts).state_dict().values()):
+        torch.testing.assert_close(a, b)
+    with open(tmp_path / 'whole' / 'log.csv', newline='') as stream:
+        rows = list(csv.DictReader(stream))
+    assert {r['split'] for r in rows} == {'train', 'held_out'} and int(rows[-1]['step']) == 4
+    assert (tmp_path / 'whole' / 'curves.png').stat().st_size > 5000
+    with pytest.raises(FileExistsError):
+        train(config)
+
+
+def test_a_frozen_backbone_does_not_move_and_an_unfrozen_stage_does(shards, imagenet):
+    config = TrainConfig(data=str(shards), imagenet=imagenet, steps=3, batch=2, warmup=1, unfreeze='layer3',
+                         unfreeze_step=1, device='cpu')
+    trainer = Trainer(config)
+    before = {n: p.clone() for n, p in trainer.model.named_parameters()}
+    draws = sampler(load_bank(shards), Augmentation())
+    trainer.train_step(draws)
+    same = {n: torch.equal(p, before[n]) for n, p in trainer.model.named_parameters()}
+    assert all(v for n, v in same.items() if n.startswith('backbone'))
+    assert not same['fusion.mix.conv.weight'] and not same['identifier.fc3.weight']
+    trainer.train_step(draws)
+    same = {n: torch.equal(p, before[n]) for n, p in trainer.model.named_parameters()}
+    assert not same['backbone.layer3.0.conv1.weight'] and same['backbone.layer2.0.conv1.weight']
+
+
+def test_configuration_file_is_checked(tmp_path):
+    path = tmp_path / 'train.yaml'
+    path.write_text('steps: 10\nrate: 1e-3\naugmentation: {shift: 32}\n')
+    config = TrainConfig.read(path, batch=4, device=None)
+    assert (config.steps, config.rate, config.batch, config.augmentation.shift) == (10, 1e-3, 4, 32.0)
+    for text, word in (('stepps: 3', 'stepps'), ('steps: many', 'steps'), ('unfreeze: layer9', 'unfreeze'),
+                       ('augmentation: {shfit: 3}', 'shfit')):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=word):
+            TrainConfig.read(path)
+
+
+def test_missing_data_is_one_sentence(tmp_path):
+    with pytest.raises(FileNotFoundError, match='no training shards'):
+        load_bank(tmp_path)
