@@ -1,6 +1,6 @@
 """A rendered aerial scene with exact ground truth: a drone films one car in traffic.
 
-The car passes under bridges and past trees, beside and among look-alikes (same shape, almost the same paint, another
+The car passes under a bridge and trees, beside and among look-alikes (same shape, almost the same paint, another
 mark on the roof), while the camera pans, turns, zooms and shakes and clouds change the light. Everything is a function
 of the frame's number and the seed, so the scene has no end and repeats exactly.
 
@@ -40,7 +40,8 @@ def generate(num_frames: int = 300, seed: int = 0, size: tuple[int, int] = (640,
     """Render `num_frames` frames of `size` (width, height), 30 a second of scene time.
 
     Target about 45 to 85 px long at a width of 640, and in proportion at other widths. The first frame shows it whole;
-    a foot-bridge covers half of it near frame 105, a road bridge all of it near frame 235, and so every 400 frames. The same seed gives the same pixels.
+    trees may cover a part of it near frames 70 and 150, a bridge covers all of it near frame 230, and so about every
+    400 frames. The same seed gives the same pixels.
     Raises ValueError for a size below 64 x 64 or a negative number of frames.
     """
     if min(size) < 64:
@@ -62,7 +63,7 @@ class Scene:
     def __init__(self, seed: int, size: tuple[int, int]):
         rng = np.random.default_rng(seed)
         self.size = size
-        bridges = [(rng.uniform(60, 66), 1.3), (rng.uniform(112, 118), 2.7)]  # place on the road and half width
+        bridges = [(rng.uniform(112, 117), 2.7)]  # place on the road and half width
         self.phases = rng.uniform(0, 2 * np.pi, 12)
         self.target, self.traffic = _make_traffic(rng)
         self.parked = _make_parked(rng)
@@ -380,22 +381,22 @@ def _make_traffic(rng) -> tuple[Vehicle, list[Vehicle]]:
     mark = [(-0.15, 0.35, 0.9, light if paint.mean() < 160 else dark)]
 
     def alike():
-        return np.clip(paint + rng.choice((-1, 1), 3) * rng.uniform(8, 22, 3), 0, 255)
+        return np.clip(paint * rng.choice((0.72, 1.28)) + rng.uniform(-14, 14, 3), 20, 235)
 
     def other(index):
         return paints[order[1 + index % 5]] + rng.uniform(-15, 15, 3)
 
-    target = Vehicle('saloon', paint, mark, LANES[1], is_target=True)
+    target = Vehicle('saloon', paint, mark, LANES[0], is_target=True)
     rear_mark = [(-0.9, -0.55, 0.9, mark[0][3])]
     stripes = [(-0.9, 0.9, 0.18, mark[0][3])]
     traffic = [
-        Vehicle('saloon', alike(), [], LANES[1], gap=-14.0),
-        Vehicle('saloon', other(0), [], LANES[1], gap=12.0),
-        Vehicle('van', other(1), [], LANES[1], gap=27.0),
-        Vehicle('saloon', alike(), rear_mark, LANES[1], gap=-31.0),
-        Vehicle('saloon', alike(), rear_mark, LANES[0], gap=-6.0, gain=3.2),
-        Vehicle('pickup', other(2), [], LANES[0], gap=-38.0, gain=3.2),
-        Vehicle('saloon', other(3), stripes, LANES[0], gap=21.0, gain=3.2),
+        Vehicle('saloon', alike(), [], LANES[0], gap=-15.0),
+        Vehicle('saloon', other(0), [], LANES[0], gap=12.0),
+        Vehicle('van', other(1), [], LANES[0], gap=27.0),
+        Vehicle('saloon', alike(), rear_mark, LANES[0], gap=-31.0),
+        Vehicle('saloon', alike(), [], LANES[1], gap=7.5, gain=0.4),
+        Vehicle('pickup', other(2), [], LANES[1], gap=-10.0, gain=0.4),
+        Vehicle('saloon', other(3), stripes, LANES[1], gap=24.0, gain=0.4),
         Vehicle('saloon', alike(), stripes, LANES[2], gap=0.0, gain=-23.0),
         Vehicle('van', other(4), [], LANES[2], gap=60.0, gain=-23.0),
         Vehicle('saloon', other(5), [], LANES[2], gap=-40.0, gain=-23.0),
@@ -459,8 +460,8 @@ def _make_trees(rng, bridges) -> list[tuple[np.ndarray, Tree]]:
     crowns = [_paint_crown(rng) for _ in range(5)]
     places = [(x := rng.uniform(0, PERIOD), _road_y(x) + rng.choice((-1, 1)) * rng.uniform(13, 50),
                rng.uniform(1.6, 3.0)) for _ in range(70)]
-    places += [(x, _road_y(x) - rng.uniform(9.0, 9.8), rng.uniform(2.4, 3.0))
-               for x in np.array([42, 90, 145]) + rng.uniform(-5, 5, 3)]
+    places += [(x, _road_y(x) - rng.uniform(9.6, 10.2), rng.uniform(2.2, 2.7))
+               for x in np.array([50, 84, 150]) + rng.uniform(-5, 5, 3)]
     return [(np.array([x, y, 1.3 * radius + 1.2]), Tree(radius, crowns[rng.integers(5)], rng.uniform(0, 2 * np.pi)))
             for x, y, radius in places if all(abs(x - at) > half + 4 for at, half in bridges)]
 
