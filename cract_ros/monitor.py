@@ -3,8 +3,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-TRANSPORT_HINT = ('large images need FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA in the environment of the camera node and of '
-                  'this node')
+VARIABLE, VALUE = 'FASTDDS_BUILTIN_TRANSPORTS', 'LARGE_DATA'
+HINT = f'large images need {VARIABLE}={VALUE} in the environment of the camera node and of this node'
+HINT_WHERE_SET = f'{VARIABLE}={VALUE} is set for this node: is it for the camera node, and has the machine time left?'
 
 
 @dataclass
@@ -21,9 +22,11 @@ class FrameMonitor:
 
     PERIOD = 5.0  # seconds between two judgements
     LOSS = 0.5  # share of frames missing that is worth a word
-    IDLE = 0.5  # share of busy time below which it is not the tracker that drops them
+    IDLE = 0.4  # share of busy time below which it is not the tracker that drops them
 
-    def __init__(self, now: float):
+    def __init__(self, now: float, transport: str = ''):
+        """`transport` is what the environment variable FASTDDS_BUILTIN_TRANSPORTS says here."""
+        self._hint = HINT_WHERE_SET if transport == VALUE else HINT
         self.total = Counts()
         self._window = Counts()
         self._since = now
@@ -52,10 +55,10 @@ class FrameMonitor:
             return None
         window, self._window, self._since = self._window, Counts(), now
         if publishers and not window.received:
-            return f'no image in the last {elapsed:.0f} s although the topic has a publisher; if it is sending, ' \
-                   f'{TRANSPORT_HINT}'
+            return f'no image in the last {elapsed:.0f} s although the topic has a publisher; if it is sending: ' \
+                   f'{self._hint}'
         sent = window.received + window.missed
         if sent and window.missed > self.LOSS * sent and window.busy < self.IDLE * elapsed:
-            return f'{window.missed} of {sent} images were lost on the way here while the tracker had time; ' \
-                   f'{TRANSPORT_HINT}'
+            return f'{window.missed} of {sent} images were lost on the way here while the tracker had time: ' \
+                   f'{self._hint}'
         return None

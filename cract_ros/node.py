@@ -9,6 +9,7 @@ lifecycle) have a callback group each, so none of them waits for more than the f
 from __future__ import annotations
 
 import functools
+import os
 import signal
 import threading
 import time
@@ -32,7 +33,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 from vision_msgs.msg import Detection2D
 
-from cract_ros import conversions, overlay, parameters
+from cract_ros import conversions, monitor, overlay, parameters
 from cract_ros.monitor import FrameMonitor
 from cract_ros.srv import InitTarget
 
@@ -75,7 +76,7 @@ class TrackerNode(LifecycleNode):
         self._tracker = self._detections = self._overlays = None  # from on_configure to on_cleanup
         self._tracker_services = []
         self._subscription = self._timer = None  # from on_activate to on_deactivate
-        self._monitor = FrameMonitor(time.monotonic())
+        self._monitor = self._new_monitor()
         # of the worker thread
         self._active = False
         self._latest: Frame | None = None
@@ -109,7 +110,7 @@ class TrackerNode(LifecycleNode):
     @_transition
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._in_turn(self._set_active, True)
-        self._monitor = FrameMonitor(time.monotonic())
+        self._monitor = self._new_monitor()
         self._subscription = self.create_subscription(
             Image, 'image', self._on_image, QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
             callback_group=self._images, qos_overriding_options=self._overridable)
@@ -182,6 +183,10 @@ class TrackerNode(LifecycleNode):
         for name in changes:
             self._refused.pop(name, None)
         return SetParametersResult(successful=True)
+
+    @staticmethod
+    def _new_monitor() -> FrameMonitor:
+        return FrameMonitor(time.monotonic(), os.environ.get(monitor.VARIABLE, ''))
 
     def _judge(self) -> None:
         advice = self._monitor.judge(time.monotonic(), self.count_publishers(self._subscription.topic_name))
