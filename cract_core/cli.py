@@ -218,8 +218,8 @@ def run_track(args) -> int:
     summary = f'{count} frames on {tracker.device}, first frame {first * 1e3:.0f} ms'
     if seconds:
         times = latency(np.array(seconds))
-        summary += (f'; then {times["fps"]:.1f} fps, latency p50 {times["p50_ms"]:.1f} ms, p95 {times["p95_ms"]:.1f} ms, '
-                    f'lost in {lost / len(seconds):.1%}')
+        summary += (f'; then {times["fps"]:.1f} fps, latency p50 {times["p50_ms"]:.1f} ms, '
+                    f'p95 {times["p95_ms"]:.1f} ms, lost in {lost / len(seconds):.1%}')
     print(summary)
     return 0
 

@@ -99,8 +99,8 @@ class FrameSource:
 class VideoWriter:
     """An MP4 file (MPEG-4 part 2) that takes its size from the first frame.
 
-    A later frame of another size is scaled to that size, since a video has one size only. ValueError if OpenCV cannot
-    write there.
+    The codec wants an even width and height: an odd one grows by repeating the last column or row. A later frame of
+    another size is scaled, since a video has one size only. ValueError if OpenCV cannot write there.
     """
 
     def __init__(self, path, fps: float = DEFAULT_FPS):
@@ -109,18 +109,21 @@ class VideoWriter:
             raise ValueError(f'cannot write {path}: expected a name ending in .mp4')
         if not self.path.absolute().parent.is_dir():
             raise FileNotFoundError(f'cannot write {path}: there is no folder {self.path.absolute().parent}')
-        self._writer, self._size = None, None
+        self._writer, self._size, self._odd = None, None, None
 
     def write(self, frame: np.ndarray) -> None:
         """Append one frame."""
         if self._writer is None:
-            self._size = frame.shape[1::-1]
-            self._writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*'mp4v'), self.fps, self._size)
+            self._size = width, height = frame.shape[1::-1]
+            self._odd = (0, height % 2, 0, width % 2)  # rows and columns to add: top, bottom, left, right
+            self._writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*'mp4v'), self.fps,
+                                           (width + width % 2, height + height % 2))
             if not self._writer.isOpened():
-                raise ValueError(f'cannot write {self.path}: OpenCV opened no MP4 encoder for {self._size[0]} x '
-                                 f'{self._size[1]} pixels')
+                raise ValueError(f'cannot write {self.path}: OpenCV has no MP4 encoder for {width} x {height} pixels')
         if frame.shape[1::-1] != self._size:
             frame = cv2.resize(frame, self._size, interpolation=cv2.INTER_AREA)
+        if any(self._odd):
+            frame = cv2.copyMakeBorder(frame, *self._odd, cv2.BORDER_REPLICATE)
         self._writer.write(np.ascontiguousarray(frame))
 
     def close(self) -> None:
@@ -145,7 +148,7 @@ def draw_estimate(frame: np.ndarray, box, label: str = '', color: tuple = (0, 25
     limit = 1 << 14  # OpenCV draws with 32-bit fixed-point coordinates
     x1, y1, x2, y2 = (int(round(float(np.clip(value, -limit, limit))))
                       for value in (box[0], box[1], box[0] + box[2], box[1] + box[3]))
-    cv2.rectangle(frame, (x1, y1), (x2, y2), color, thickness, cv2.LINE_AA)
+    cv2.rectangle(frame, (x1, y1), (x2, y2), color, thickness)
     if label:
         scale = max(0.4, min(height, width) / 900)
         (text_width, text_height), baseline = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)

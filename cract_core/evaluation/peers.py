@@ -61,7 +61,7 @@ def make_peer(name: str, backbone=None, head=None, threads: int = 0) -> Peer:
     if not hasattr(cv2, kinds[name]):
         raise ValueError(f'the installed OpenCV {cv2.__version__} has no {kinds[name]}: '
                          'it comes with opencv-contrib-python-headless in place of opencv-python')
-    return Peer(name, getattr(cv2, kinds[name]).create)
+    return Peer(name, getattr(cv2, f'{kinds[name]}_create'))
 
 
 def _nano(backbone, head):
@@ -71,11 +71,11 @@ def _nano(backbone, head):
         if path is None or not Path(path).is_file():
             raise FileNotFoundError(f'the tracker nano needs the ONNX file of its {part}'
                                     + (f': no file {path}' if path else f': give --peers or --nano-{part}'))
-    params = cv2.TrackerNano.Params()
+    params = cv2.TrackerNano_Params()
     params.backbone, params.neckhead = str(backbone), str(head)
 
     def create():
-        return cv2.TrackerNano.create(params)
+        return cv2.TrackerNano_create(params)
 
     try:
         create()
