@@ -88,6 +88,15 @@ class TrackerConfig:
         5, 'consecutive frames below `lost_score` before the target counts as lost', minimum=1, maximum=1000,
         unit='frames', live=True)
 
+    reacquire_identification: float = parameter(
+        0.5, 'a lost target is taken back only if the identifier gives at least this', minimum=0.0, maximum=1.0,
+        live=True)
+    reacquire_discrimination: float = parameter(
+        0.5, 'a lost target is taken back only if the discriminator, too, gives at least this', minimum=0.0,
+        maximum=1.0, live=True)
+    scan_step: float = parameter(
+        0.6, 'step of the scan for a lost target, as a part of the search region', minimum=0.1, maximum=2.0, live=True)
+
     # Machine
     device: str = parameter(AUTO, 'where the networks run; auto takes CUDA if there is one', choices=(AUTO, CPU, CUDA))
     threads: int = parameter(0, 'CPU threads of the networks; 0 leaves the choice to the library',

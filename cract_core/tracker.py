@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from .boxes import check_box
 from .config import AUTO, CPU, TrackerConfig
-from .crop import SEARCH_SIZE, search_window, template_window
+from .crop import SEARCH_SIZE, Window, search_window, template_window
 from .discriminator import NEGATIVE_IOU, Discriminator, draw_samples
 from .model import CractModel, Refined, Template, load_weights
 from .rpn import Proposals, change_penalty, cosine_window, select_proposals
@@ -73,9 +74,9 @@ class Target:
         self.center, self.size = box[:2] + box[2:] / 2, box[2:].copy()
         self.template, self.discriminator, self.border, self.random = template, discriminator, border, random
         self.state = State.TRACKING
-        self.frames = 0           # since init
         self.since_update = 0     # frames since the last training of D
         self.low = 0              # consecutive frames with a score below `lost_score`
+        self.lost = 0             # frames searched since the target was lost
 
     @property
     def box(self) -> np.ndarray:
@@ -160,16 +161,18 @@ class Tracker:
         frame = check_frame(frame)
         target, config = self._target, self.config
 
-        window = search_window(target.center, *target.size)                              # Algorithm 1, line 4
+        window = self._search(target, frame)                                             # Algorithm 1, line 4
         phi = self._features(window.cut(frame, target.border))                           # line 5
         last = window.to_crop(np.concatenate([target.center - target.size / 2, target.center + target.size / 2]))
         proposals = self._propose(phi, target, last)                                     # line 6
         refined = self.model.refine(phi, proposals.boxes, target.template)               # lines 7-9
         boxes, scores, parts = self._classify(proposals, refined, target)                # line 10, Eq. 9, 10
         best = int(scores.argmax())                                                      # line 11
-        self._move(target, window.to_frame(boxes[best]), float(scores[best]), frame)
-        updated = self._learn(target, phi, boxes, scores, best)                          # line 12
         c, nu, tau = (float(v) for v in parts[best])
+        self._judge(target, float(scores[best]), nu, tau)
+        if target.state is not State.LOST:
+            self._move(target, window.to_frame(boxes[best]), float(scores[best]), frame)
+        updated = self._learn(target, phi, boxes, scores, best)                          # line 12
         return Estimate(target.box, float(scores[best]), target.state, nu, tau, c, updated)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
@@ -186,7 +189,7 @@ class Tracker:
         boxes, scores = (value[0] for value in self.model.propose(phi, target.template))
         previous = self._tensor(last)
         penalty = change_penalty(boxes, previous[2:] - previous[:2], config.scale_penalty)
-        influence = config.window_influence
+        influence = 0.0 if target.state is State.LOST else config.window_influence  # it may return anywhere
         rank = penalty * scores * (1 - influence) + self._window * influence
         return select_proposals(boxes, scores, rank, previous, config.num_proposals, config.nms_iou)
 
@@ -201,22 +204,41 @@ class Tracker:
         refined_score = config.alpha * nu + (1 - config.alpha) * tau                     # Eq. 9
         return rows[:, :4], config.beta * refined_score + (1 - config.beta) * c, rows[:, 4:]  # Eq. 10
 
-    def _move(self, target: Target, corners: np.ndarray, score: float, frame: np.ndarray) -> None:
-        """Judge the best box and follow it: the position at once, the size smoothed by the score."""
-        config = self.config
-        target.frames += 1
-        target.low = target.low + 1 if score < config.lost_score else 0
-        if score >= config.uncertain_score:
-            target.state = State.TRACKING
-        elif target.low >= config.lost_frames or target.state is State.LOST:
-            target.state = State.LOST
-        else:
-            target.state = State.UNCERTAIN
-        if target.state is State.LOST:
-            return
+    def _search(self, target: Target, frame: np.ndarray) -> Window:
+        """Where to look: around the last box; for a lost target also, every second frame, at the next place of a scan.
+
+        The scan visits the whole frame from the last box outwards, one search region a frame: it costs no more time.
+        """
+        window = search_window(target.center, *target.size)
+        target.lost = target.lost + 1 if target.state is State.LOST else 0
+        if target.lost % 2 == 0:
+            return window
         height, width = frame.shape[:2]
-        rate = config.size_rate * score
+        step = self.config.scan_step * window.side
+        rows, columns = (max(1, math.ceil(length / step)) for length in (height, width))
+        x, y = np.meshgrid((np.arange(columns) + 0.5) * width / columns, (np.arange(rows) + 0.5) * height / rows)
+        places = np.stack([x.ravel(), y.ravel()], 1)
+        order = np.argsort(np.linalg.norm(places - target.center, axis=1), kind='stable')
+        place = places[order[target.lost // 2 % len(order)]]
+        return search_window(place, *target.size)
+
+    def _judge(self, target: Target, score: float, nu: float, tau: float) -> None:
+        """The next state from the final score; a lost target needs identifier and discriminator to agree."""
+        config = self.config
+        target.low = target.low + 1 if score < config.lost_score else 0
+        if target.state is State.LOST:
+            if nu < config.reacquire_identification or tau < config.reacquire_discrimination:
+                return
+        elif target.low >= config.lost_frames:
+            target.state = State.LOST
+            return
+        target.state = State.TRACKING if score >= config.uncertain_score else State.UNCERTAIN
+
+    def _move(self, target: Target, corners: np.ndarray, score: float, frame: np.ndarray) -> None:
+        """Follow the best box (corners in the frame): the position at once, the size smoothed by the score."""
+        rate = self.config.size_rate * score
         size = (1 - rate) * target.size + rate * (corners[2:] - corners[:2])
+        height, width = frame.shape[:2]
         target.size = np.clip(size, MIN_SIZE, (max(width, MIN_SIZE), max(height, MIN_SIZE)))
         target.center = np.clip((corners[:2] + corners[2:]) / 2, 0, (width, height))
 

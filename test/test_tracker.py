@@ -116,16 +116,35 @@ def test_the_target_gone_is_reported_as_lost(clip, model):
 
 
 def test_states_by_hand():
-    """`lost_frames` low scores in a row lose the target; only a score above `uncertain_score` brings it back."""
+    """`lost_frames` low scores in a row lose the target; identifier and discriminator must agree to take it back."""
     tracker = object.__new__(Tracker)
-    tracker.config = TrackerConfig(uncertain_score=0.5, lost_score=0.25, lost_frames=3)
+    tracker.config = TrackerConfig(uncertain_score=0.5, lost_score=0.25, lost_frames=3, reacquire_identification=0.6,
+                                   reacquire_discrimination=0.4)
     target = Target(np.array([10.0, 10, 20, 20]), None, None, (0, 0, 0), None)
-    frame = np.zeros((100, 100, 3), np.uint8)
     seen = []
-    for score in (0.9, 0.3, 0.2, 0.2, 0.2, 0.4, 0.4, 0.6):
-        tracker._move(target, np.array([20.0, 20, 40, 40]), score, frame)
+    for score, nu, tau in ((0.9, 1, 1), (0.3, 0, 0), (0.2, 0, 0), (0.2, 0, 0), (0.2, 0, 0), (0.6, 0.9, 0.3),
+                           (0.6, 0.5, 0.9), (0.6, 0.7, 0.5), (0.4, 0, 0)):
+        tracker._judge(target, score, nu, tau)
         seen.append(target.state.value[0])
-    assert ''.join(seen) == 'tuuulllt'
+    assert ''.join(seen) == 'tuuullltu'
+
+
+def test_a_lost_target_is_searched_in_the_whole_frame_from_the_last_box_outwards():
+    tracker = object.__new__(Tracker)
+    tracker.config = TrackerConfig()
+    target = Target(np.array([90.0, 70, 20, 20]), None, None, (0, 0, 0), None)
+    frame = np.zeros((360, 480, 3), np.uint8)
+    assert tracker._search(target, frame).center == (100, 80)
+    target.state = State.LOST
+    windows = [tracker._search(target, frame) for _ in range(200)]
+    assert all(w.center == (100, 80) for w in windows[1::2])
+    covered = np.zeros((360, 480), bool)
+    for window in windows[::2]:
+        x, y = (int(max(0, c - window.side / 2)) for c in window.center)
+        covered[y:int(window.center[1] + window.side / 2), x:int(window.center[0] + window.side / 2)] = True
+    assert covered.all()
+    distances = [np.hypot(w.center[0] - 100, w.center[1] - 80) for w in windows[::2]]
+    assert distances[0] < distances[5] < max(distances)
 
 
 def test_live_parameters_change_and_others_do_not(model):
