@@ -1,7 +1,8 @@
 """Figures of single-object tracking, as functions of arrays.
 
 Boxes are `(N, 4)` arrays x, y, w, h (top-left corner and size, pixels), one row a frame. A row of the truth with a nan
-means that the target is absent: its overlap and error are nan, and every figure leaves such frames out.
+means that the target is absent: its overlap and error are nan, and the figures leave such frames out unless told to
+count them as failures.
 
 The first frame counts: its result is the box that the tracker was given, as in the OTB toolkit, which puts the
 annotation in place of the first result.
@@ -12,6 +13,7 @@ import numpy as np
 
 THRESHOLDS = np.linspace(0, 1, 21)  # of the success curve: 0, 0.05, ... 1
 PRECISION_PIXELS = 20.0
+NORMALIZED_PRECISION = 0.2  # of the true width and height
 
 
 def overlaps(results: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -35,23 +37,64 @@ def center_errors(results: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(truth).any(axis=1), np.nan, distance)
 
 
-def success_curve(overlap: np.ndarray, thresholds: np.ndarray = THRESHOLDS) -> np.ndarray:
+def normalized_errors(results: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Distance of the box centres in units of the true width and height, `(N,)`; nan where the target is absent.
+
+    Source: TrackingNet devkit, LaSOT toolkit.
+    """
+    results, truth = _pair(results, truth)
+    offset = results[:, :2] + results[:, 2:] / 2 - truth[:, :2] - truth[:, 2:] / 2
+    return np.where(np.isnan(truth).any(axis=1), np.nan, np.linalg.norm(offset / truth[:, 2:], axis=1))
+
+
+def success_curve(overlap: np.ndarray, thresholds: np.ndarray = THRESHOLDS, absent_counts: bool = False) -> np.ndarray:
     """Share of frames whose overlap exceeds (strictly) each threshold, `(21,)`. Source: OTB toolkit.
 
-    A perfect track therefore scores 0 at the threshold 1, and its AUC is 20/21.
+    A perfect track therefore scores 0 at the threshold 1, and its AUC is 20/21. Frames without the target are left out
+    (LaSOT toolkit); with `absent_counts` they count as failures (UAV123's version of the OTB toolkit).
     """
-    overlap = _present(overlap)
-    return (overlap[:, None] > thresholds).mean(axis=0)
+    present = _present(overlap)
+    return (present[:, None] > thresholds).sum(axis=0) / (len(overlap) if absent_counts else len(present))
 
 
-def success_auc(overlap: np.ndarray) -> float:
+def success_auc(overlap: np.ndarray, absent_counts: bool = False) -> float:
     """Area under the success curve: the mean over its 21 thresholds. Source: OTB toolkit."""
-    return float(success_curve(overlap).mean())
+    return float(success_curve(overlap, absent_counts=absent_counts).mean())
 
 
-def precision(error: np.ndarray, pixels: float = PRECISION_PIXELS) -> float:
+def precision(error: np.ndarray, pixels: float = PRECISION_PIXELS, absent_counts: bool = False) -> float:
     """Share of frames whose centre error is at most `pixels` (20 by convention). Source: OTB toolkit."""
-    return float((_present(error) <= pixels).mean())
+    present = _present(error)
+    return float((present <= pixels).sum() / (len(error) if absent_counts else len(present)))
+
+
+def normalized_precision(error: np.ndarray, threshold: float = NORMALIZED_PRECISION,
+                         absent_counts: bool = False) -> float:
+    """Share of frames whose normalised error is at most `threshold`, 0.2 by convention. Source: LaSOT toolkit."""
+    return precision(error, threshold, absent_counts)
+
+
+def normalized_precision_auc(error: np.ndarray) -> float:
+    """Mean of the normalised precision over the thresholds 0, 0.01, ... 0.5. Source: TrackingNet devkit."""
+    return float((_present(error)[:, None] <= np.linspace(0, 0.5, 51)).mean())
+
+
+def average_overlap(overlap: np.ndarray) -> dict[str, float]:
+    """Average overlap `ao` and the success rates `sr50` and `sr75` (overlap above 0.5 and 0.75) of one or more tracks.
+
+    Source: GOT-10k toolkit. `overlap` `(N,)` is without first frames, whose box is given, and of all sequences
+    together, since there each frame counts the same. Frames without the target are left out. ValueError if none
+    remains.
+    """
+    present = _present(overlap)
+    return dict(ao=float(present.mean()), sr50=float((present > 0.5).mean()), sr75=float((present > 0.75).mean()))
+
+
+def clip_boxes(boxes: np.ndarray, frame_size: tuple[int, int]) -> np.ndarray:
+    """Boxes `(N, 4)` cut at the borders of the frame (width, height). Source: GOT-10k toolkit, before its overlap."""
+    boxes = np.asarray(boxes, float)
+    low = np.clip(boxes[:, :2], 0, frame_size)
+    return np.concatenate([low, np.clip(boxes[:, :2] + boxes[:, 2:], 0, frame_size) - low], axis=1)
 
 
 def _pair(results, truth) -> tuple[np.ndarray, np.ndarray]:

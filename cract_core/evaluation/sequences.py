@@ -24,6 +24,9 @@ class Sequence:
     name: str                   # <set>/<sequence>
     images: tuple[Path, ...]    # one file a frame, in order
     truth: np.ndarray           # (N, 4) x, y, w, h; a row of nan where the target is absent
+    annotated: bool = True      # False where the benchmark keeps the truth after the first frame to itself
+    regions: tuple[np.ndarray, ...] | None = None   # N polygons (K, 2), where the annotation has them
+    attributes: tuple[str, ...] = ()                # short names such as SV, OCC, where the benchmark has them
 
     def frames(self) -> Iterator[np.ndarray]:
         """Decode frame after frame, `(H, W, 3)` uint8 BGR; ValueError naming the file that cannot be read."""
