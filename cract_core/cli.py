@@ -57,6 +57,9 @@ Render an aerial scene with exact boxes: a drone's view of traffic with look-ali
 it, trees, camera motion and changing light. Writes OUT_DIR/img/*.jpg and OUT_DIR/groundtruth.txt, one line x,y,w,h a
 frame, nan where the target is hidden. With OUT_DIR = ROOT/<set>/<sequence>, `cract eval ROOT` reads it."""
 
+TRACKERS = ('cract', 'nano', 'csrt', 'kcf')
+PROTOCOLS = ('ope', 'absence', 'streaming')
+
 STATE_COLORS = {'tracking': (80, 220, 60), 'uncertain': (0, 190, 255), 'lost': (60, 60, 230)}  # BGR
 
 
@@ -112,8 +115,25 @@ def _parser(with_training: bool) -> argparse.ArgumentParser:
     evaluate.add_argument('--only', type=_names, default=(), metavar='A,B',
                           help='only these sequences (<sequence> or <set>/<sequence>) or sets')
     evaluate.add_argument('--limit', type=_positive, metavar='N', help='only the first N sequences, by name')
-    evaluate.add_argument('--tracker', default='cract', choices=('cract', 'nano', 'kcf', 'csrt'),
-                          help='ours or one of OpenCV (default: cract)')
+    evaluate.add_argument('--tracker', default=('cract',), type=_choices(TRACKERS), metavar='A,B',
+                          help=f'one or more of {", ".join(TRACKERS)}; the first is the one that is reported, the '
+                               'others are its peers (default: cract)')
+    evaluate.add_argument('--protocol', default=('ope',), type=_choices(PROTOCOLS), metavar='A,B',
+                          help='one or more of ope (one pass without help), absence (the target is taken away and '
+                               'comes back), streaming (against the clock of a camera) (default: ope)')
+    evaluate.add_argument('--rate', type=_rate, default=30.0, metavar='FPS',
+                          help='of the camera in the streaming protocol (default: 30)')
+    evaluate.add_argument('--latency-trace', type=Path, metavar='FILE',
+                          help='replay the latencies that an earlier streaming run wrote, instead of measuring them')
+    evaluate.add_argument('--protocol-seed', type=int, default=0, metavar='N',
+                          help='of the spliced absences and of the confidence intervals (default: 0)')
+    evaluate.add_argument('--report', type=Path, metavar='DIR',
+                          help='write DIR/report.html, DIR/figures.json and every run to DIR/runs; a run that is '
+                               'there already, of the same tracker, data and version, is not repeated')
+    evaluate.add_argument('--jobs', type=_positive, default=1, metavar='N', help='sequences at a time (default: 1)')
+    evaluate.add_argument('--ray', metavar='ADDRESS',
+                          help='spread the sequences over a Ray cluster: its address, or auto; every machine must '
+                               'see ROOT under the same path')
     evaluate.add_argument('--peers', type=Path, metavar='DIR',
                           help='folder with nanotrack_v2_backbone.onnx and nanotrack_v2_head.onnx for --tracker nano')
     evaluate.add_argument('--nano-backbone', type=Path, metavar='FILE', help='backbone of nano, instead of --peers')
@@ -226,57 +246,111 @@ def run_track(args) -> int:
 
 def run_eval(args) -> int:
     """`cract eval`."""
-    tracker, described = _eval_tracker(args)
+    specs, described = _eval_trackers(args)
     from tqdm import tqdm
 
     from . import __version__
-    from .evaluation import runner
+    from .evaluation import protocols, runner
+    from .evaluation.execution import Store
     from .evaluation.sequences import read_folders, write_boxes
+    pool = read_folders(args.root) if 'absence' in args.protocol else []
     sequences = read_folders(args.root, args.only, args.limit)
-    if args.json and not args.json.absolute().parent.is_dir():
-        raise FileNotFoundError(f'cannot write {args.json}: there is no folder {args.json.absolute().parent}')
-    width = max(len(sequence.name) for sequence in sequences)
-    print(f'{"sequence":{width}}  frames    AUC  prec@20   fps p50   fps p95   p50 ms   p95 ms', flush=True)
-    figures, runs = {}, []
-    with tqdm(total=sum(len(sequence.images) for sequence in sequences), unit='frame', disable=None) as bar:
-        for sequence in sequences:
+    for path in (args.json, args.report):
+        if path and not path.absolute().parent.is_dir():
+            raise FileNotFoundError(f'cannot write {path}: there is no folder {path.absolute().parent}')
+    if args.latency_trace and 'streaming' not in args.protocol:
+        raise ValueError('--latency-trace replays a streaming run: give --protocol streaming too')
+    options = protocols.Options(
+        protocols=args.protocol, rate=args.rate, seed=args.protocol_seed, workers=args.jobs, ray_address=args.ray,
+        trace=protocols.read_trace(args.latency_trace) if args.latency_trace else None,
+        store=Store(args.report / 'runs') if args.report else None)
+    jobs = protocols.plan(specs, sequences, pool, options)
+    several = len(specs) > 1
+    width = max(len(one.name) for one in sequences) + (1 + max(len(spec.name) for spec in specs) if several else 0)
+
+    def label(name: str, tracker: str) -> str:
+        return f'{name} {tracker}' if several else name
+
+    with tqdm(total=sum(job.frames for some in jobs.values() for job in some), unit='frame', disable=None) as bar:
+        def finished(protocol: str, sequence, done) -> None:
             bar.set_description(sequence.name)
-            runs.append(runner.run_sequence(tracker, sequence, bar.update))
-            figures[sequence.name] = runner.summarize(runs[-1], sequence.truth)
-            if args.results:
-                write_boxes(args.results / f'{sequence.name}.txt', runs[-1].boxes)
-            with bar.external_write_mode():
-                print(_row(sequence.name, figures[sequence.name], width), flush=True)
-    mean = runner.mean_figures(list(figures.values()), runs)
-    print(_row('mean', mean, width))
-    if args.json:
-        report = dict(tracker=args.tracker, version=__version__, date=time.strftime('%Y-%m-%dT%H:%M:%S%z'),
-                      root=str(args.root), protocol='OPE', **described, environment=runner.environment(),
-                      mean=mean, sequences=figures)
-        args.json.write_text(json.dumps(report, indent=2) + '\n')
+            for tracker, one in done.items():
+                if protocol == 'ope':
+                    with bar.external_write_mode():
+                        print(_row(label(sequence.name, tracker), runner.summarize(one.run, sequence.truth), width),
+                              flush=True)
+                if args.results:
+                    folder = args.results / (protocol if protocol != 'ope' else '') / (tracker if several else '')
+                    write_boxes(folder / f'{sequence.name}.txt', one.run.boxes)
+        if 'ope' in jobs:
+            print(f'{"sequence":{width}}  frames    AUC  prec@20   fps p50   fps p95   p50 ms   p95 ms', flush=True)
+        measured = protocols.measure(specs, jobs, options, bar.update, finished)
+    blocks = {spec.name: protocols.block(measured, spec.name) for spec in specs}
+    for name, block in blocks.items():
+        if 'mean' in block:
+            print(_row(label('mean', name), block['mean'], width))
+    _print_protocols(blocks)
+    for folder in (args.results, args.report):
+        if folder and 'streaming' in jobs:
+            protocols.write_trace(folder / 'latency_trace.json', measured)
+    report = [dict(tracker=name, **described[name], **block) for name, block in blocks.items()]
+    report = dict(report[0], peers=report[1:], version=__version__, date=time.strftime('%Y-%m-%dT%H:%M:%S%z'),
+                  root=str(args.root), protocol=','.join(args.protocol), protocol_seed=args.protocol_seed,
+                  jobs=args.jobs, environment=runner.environment())
+    for path in filter(None, (args.json, args.report and args.report / 'figures.json')):
+        path.write_text(json.dumps(report, indent=2) + '\n')
+    if args.report:
+        from .evaluation.report import write_report
+        print(f'report: {write_report(args.report, measured, report)}')
     return 0
 
 
-def _eval_tracker(args) -> tuple[object, dict]:
-    """The tracker of `cract eval` and how the report describes it."""
+def _print_protocols(blocks: dict[str, dict]) -> None:
+    """The tables of the absence and the streaming protocol, one row a tracker."""
+    def cell(value, digits: int = 3) -> str:
+        return 'never' if value is None else f'{value:.{digits}f}'
+
+    some = next(iter(blocks.values()))
+    if 'absence' in some:
+        print('\nabsence     AUROC    ECE  absent as lost  false loss  frames to loss  returns in 15')
+        for name, block in blocks.items():
+            one = block['absence']
+            print(f'{name:8}{cell(one["auroc"]):>9}{cell(one["ece"]):>7}{cell(one["absent_as_lost"]):>16}'
+                  f'{cell(one["false_loss"]):>12}{cell(one["frames_to_loss"], 1):>16}{cell(one["reacquired_15"]):>15}')
+    if 'streaming' in some:
+        print(f'\nstreaming at {some["streaming"]["rate"]:g} fps     AUC  prec@20  dropped  AUC without a clock')
+        for name, block in blocks.items():
+            one = block['streaming']['mean']
+            print(f'{name:19}{one["auc"]:10.4f}{one["precision"]:9.4f}{one["dropped"]:9.1%}{block["mean"]["auc"]:21.4f}')
+
+
+def _eval_trackers(args) -> tuple[tuple, dict[str, dict]]:
+    """The trackers of `cract eval`, each made once to see that it can be, and how the report describes them."""
+    from .evaluation.execution import TrackerSpec, tracker_of
+    from .evaluation.peers import NANO_FILES
     config = _config(args)
+    if args.jobs > 1 and not config.threads and not args.ray:  # share the cores instead of fighting for them
+        config = config.replace(threads=max(1, (os.cpu_count() or 1) // args.jobs))
     files = (args.nano_backbone, args.nano_head)
-    if args.tracker == 'cract':
-        if args.peers or any(files):
-            raise ValueError('--peers and --nano-* name the networks of another tracker: give --tracker nano too')
-        from .tracker import Tracker
-        tracker = Tracker(config)
-        return tracker, dict(config=dataclasses.asdict(config), device=tracker.device)
+    if 'nano' not in args.tracker and (args.peers or any(files)):
+        raise ValueError('--peers and --nano-* name the networks of another tracker: give --tracker nano too')
     foreign = sorted(set(_given(args)) - {'threads'})
-    if foreign or args.config:
+    if 'cract' not in args.tracker and (foreign or args.config):
         name = '--config' if args.config else '--' + foreign[0].replace('_', '-')
-        raise ValueError(f'{name} sets up the tracker cract and means nothing to {args.tracker}')
-    from .evaluation.peers import NANO_FILES, make_peer
+        raise ValueError(f'{name} sets up the tracker cract and means nothing to {", ".join(args.tracker)}')
     if args.peers:
         files = tuple(given or args.peers / name for given, name in zip(files, NANO_FILES))
-    networks = [str(file) for file in files if file]
-    return make_peer(args.tracker, *files, threads=config.threads), dict(
-        config=dict(threads=config.threads, networks=networks), device='cpu')
+    specs, described = [], {}
+    for name in args.tracker:
+        if name == 'cract':
+            specs.append(TrackerSpec(name, config))
+            described[name] = dict(config=dataclasses.asdict(config), device=tracker_of(specs[-1]).device)
+            continue
+        networks = tuple(str(file) for file in files if file) if name == 'nano' else ()
+        specs.append(TrackerSpec(name, TrackerConfig(threads=config.threads), networks))
+        tracker_of(specs[-1])
+        described[name] = dict(config=dict(threads=config.threads, networks=list(networks)), device='cpu')
+    return tuple(specs), described
 
 
 def _row(name: str, one: dict, width: int) -> str:
@@ -364,6 +438,27 @@ def _names(text: str) -> tuple[str, ...]:
     if not all(names):
         raise argparse.ArgumentTypeError(f'expected names with commas between them, got {text!r}')
     return names
+
+
+def _choices(known: tuple[str, ...]):
+    """The type of an option that takes some of `known`, with commas between them."""
+    def choose(text: str) -> tuple[str, ...]:
+        names = _names(text)
+        wrong = [name for name in names if name not in known]
+        if wrong or len(set(names)) < len(names):
+            raise argparse.ArgumentTypeError(f'expected some of {", ".join(known)}, each once, got {text!r}')
+        return names
+    return choose
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate <= 1e6:
+        raise argparse.ArgumentTypeError(f'expected frames a second above 0, got {text!r}')
+    return rate
 
 
 def _positive(text: str) -> int:

@@ -42,7 +42,7 @@ class Stretch:
     kind: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AbsenceSequence(Sequence):
     """A sequence with absences spliced in. `truth` is nan there, `images` names the file behind each frame."""
 
@@ -116,13 +116,14 @@ def splice(sequence: Sequence, pool: list[Sequence], seed: int = 0) -> AbsenceSe
         raise ValueError(f'{sequence.name}: no absence fits into its {len(visible)} frames; expected '
                          f'{FIRST_CUT[1] + RETURN} or more with the target in view')
     _extend(images, truth, paint, sequence, range(shown, len(visible)))
-    return AbsenceSequence(sequence.name, tuple(images), np.array(truth),
-                           **_inherited(sequence), boxes=np.array(paint), stretches=tuple(stretches))
+    return AbsenceSequence(sequence.name, tuple(images), np.array(truth), **_inherited(sequence),
+                           boxes=np.array(paint), stretches=tuple(stretches))
 
 
 def _inherited(sequence: Sequence) -> dict:
-    """Whatever else a reader knows of the sequence."""
-    return {name: value for name, value in vars(sequence).items() if name not in ('name', 'images', 'truth')}
+    """Whatever else a reader knows of the sequence as a whole."""
+    return {name: value for name, value in vars(sequence).items()
+            if name not in ('name', 'images', 'truth', 'regions')}
 
 
 def _series(name: str) -> str:

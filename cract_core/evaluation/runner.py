@@ -78,10 +78,19 @@ def environment() -> dict[str, object]:
     """The machine and the versions that a measured latency belongs to."""
     import torch
     return dict(python=platform.python_version(), system=platform.platform(), processor=_processor(),
-                cores=len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
+                cores=_cores(),
                 opencv=cv2.__version__, opencv_threads=cv2.getNumThreads(), numpy=np.__version__,
                 torch=torch.__version__, torch_threads=torch.get_num_threads(),
                 cuda=torch.cuda.get_device_name() if torch.cuda.is_available() else None)
+
+
+def machine() -> str:
+    """The machine in a few words: its processor and the cores that this process may use."""
+    return f'{_processor()}, {_cores()} cores'
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def _processor() -> str:

@@ -1,0 +1,191 @@
+"""The protocols of `cract eval` over all sequences and trackers, and their figures as they go into JSON and report.
+
+`ope`: one pass without help. `absence`: stretches without the target spliced in (see `absence`). `streaming`: against
+a camera's clock (see `streaming`), next to the usual pass.
+"""
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Callable, Mapping
+
+import numpy as np
+
+from . import absence, execution, runner
+from .execution import Done, Job, Store, TrackerSpec
+from .sequences import Sequence
+
+PROTOCOLS = ('ope', 'absence', 'streaming')
+RESAMPLES = 1000        # of the bootstrap
+CONFIDENCE = 0.95
+
+Trace = Mapping[str, Mapping[str, Mapping[int, float]]]     # tracker -> sequence -> frame -> seconds
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run. seed: of the splices and of the bootstrap; rate: frames a second of the streaming protocol."""
+
+    protocols: tuple[str, ...] = ('ope',)
+    rate: float = 30.0
+    trace: Trace | None = None
+    seed: int = 0
+    workers: int = 1
+    ray_address: str | None = None
+    store: Store | None = None
+
+
+@dataclass
+class Measured:
+    """Runs by protocol and tracker, in the order of that protocol's sequences."""
+
+    specs: tuple[TrackerSpec, ...]
+    options: Options
+    sequences: dict[str, list[Sequence]] = field(default_factory=dict)
+    done: dict[str, dict[str, list[Done]]] = field(default_factory=dict)
+
+
+def plan(specs, sequences: list[Sequence], pool: list[Sequence], options: Options) -> dict[str, list[Job]]:
+    """The jobs of every protocol; `pool` lends the frames of the absence protocol.
+
+    ValueError where times would be measured while several runs share the machine.
+    """
+    if 'streaming' in options.protocols and options.trace is None and (options.workers > 1 or options.ray_address):
+        raise ValueError('the streaming protocol measures latency, which several runs at a time would spoil: '
+                         'leave out --jobs and --ray, or replay a recorded --latency-trace')
+    jobs = {}
+    if 'ope' in options.protocols or 'streaming' in options.protocols:
+        jobs['ope'] = [Job(sequence, specs) for sequence in sequences]
+    if 'absence' in options.protocols:
+        jobs['absence'] = [Job(absence.splice(sequence, pool, options.seed), specs) for sequence in sequences]
+    if 'streaming' in options.protocols:
+        jobs['streaming'] = [Job(sequence, specs, options.rate, _traces(specs, sequence, options.trace))
+                             for sequence in sequences]
+    return jobs
+
+
+def measure(specs: tuple[TrackerSpec, ...], jobs: dict[str, list[Job]], options: Options,
+            progress: Callable[[int], object] = lambda count: None,
+            finished: Callable[[str, Sequence, dict[str, Done]], object] = lambda *_: None) -> Measured:
+    """Run all jobs; `finished` is told every sequence that is complete."""
+    measured = Measured(specs, options)
+    for protocol, some in jobs.items():
+        results: list[dict[str, Done]] = [{} for _ in some]
+        for index, done in execution.execute_stored(protocol, some, options.store, options.workers,
+                                                    options.ray_address, progress):
+            results[index] = done
+            finished(protocol, some[index].sequence, done)
+        measured.sequences[protocol] = [job.sequence for job in some]
+        measured.done[protocol] = {spec.name: [done[spec.name] for done in results] for spec in specs}
+    return measured
+
+
+def block(measured: Measured, tracker: str) -> dict:
+    """The figures of one tracker: `mean` and `sequences` (one pass), `absence`, `streaming`, and 95 % intervals."""
+    result: dict = {}
+    seed = measured.options.seed
+    if 'ope' in measured.done:
+        figures = _figures(measured, 'ope', tracker)
+        runs = [done.run for done in measured.done['ope'][tracker]]
+        result.update(mean=runner.mean_figures(list(figures.values()), runs), sequences=figures,
+                      intervals=mean_intervals(figures, seed))
+    if 'absence' in measured.done:
+        trusts = trusts_of(measured, tracker)
+        result['absence'] = absence.figures(trusts)
+        result['absence_intervals'] = bootstrap(lambda rows: absence.figures([trusts[i] for i in rows]),
+                                                len(trusts), seed, RESAMPLES // 5)
+        result['absence_sequences'] = {
+            sequence.name: dict(frames=len(sequence.images), absent=int(sequence.absent.sum()),
+                                stretches=[dataclasses.asdict(one) for one in sequence.stretches],
+                                **absence.figures([trust]))
+            for sequence, trust in zip(measured.sequences['absence'], trusts)}
+    if 'streaming' in measured.done:
+        figures = _figures(measured, 'streaming', tracker)
+        runs = [done.run for done in measured.done['streaming'][tracker]]
+        for one, run in zip(figures.values(), runs):
+            one['dropped'] = run.dropped / len(run.boxes)
+        result['streaming'] = dict(
+            rate=measured.options.rate, mean=dict(
+                runner.mean_figures(list(figures.values()), runs),
+                dropped=sum(run.dropped for run in runs) / sum(len(run.boxes) for run in runs)),
+            sequences=figures, intervals=mean_intervals(figures, seed))
+    return result
+
+
+def trusts_of(measured: Measured, tracker: str) -> list[absence.Trust]:
+    """What the absence protocol found in every sequence."""
+    return [absence.judge(done.run, sequence)
+            for sequence, done in zip(measured.sequences['absence'], measured.done['absence'][tracker])]
+
+
+def bootstrap(statistic: Callable[[np.ndarray], Mapping[str, float | None]], count: int, seed: int = 0,
+              resamples: int = RESAMPLES) -> dict[str, list[float] | None]:
+    """95 % percentile intervals of `statistic(rows)` over sequences drawn with replacement from `count`.
+
+    None for a figure that a resample lacks, or with a single sequence. Source: Efron, Bootstrap Methods, 1979.
+    """
+    random = np.random.default_rng(seed)
+    drawn = [statistic(random.integers(count, size=count)) for _ in range(resamples)]
+    tail = (1 - CONFIDENCE) / 2 * 100
+    intervals: dict[str, list[float] | None] = {}
+    for key in drawn[0]:
+        values = [one[key] for one in drawn]
+        intervals[key] = None if count < 2 or None in values else [
+            float(value) for value in np.percentile(values, (tail, 100 - tail))]
+    return intervals
+
+
+def mean_intervals(figures: Mapping[str, dict], seed: int) -> dict[str, list[float] | None]:
+    """Intervals of the accuracy figures averaged over sequences."""
+    keys = [key for key, value in next(iter(figures.values())).items()
+            if key not in ('frames', 'init_ms', 'p50_ms', 'p95_ms', 'fps') and isinstance(value, float)]
+    table = {key: np.array([one[key] for one in figures.values()]) for key in keys}
+    return bootstrap(lambda rows: {key: float(values[rows].mean()) for key, values in table.items()},
+                     len(figures), seed)
+
+
+def trace_of(measured: Measured) -> dict:
+    """The latencies of the streaming runs, as `read_trace` reads them."""
+    sequences = measured.sequences['streaming']
+    return dict(rate=measured.options.rate, trackers={
+        tracker: {sequence.name: done.run.latencies for sequence, done in zip(sequences, done_of_tracker)}
+        for tracker, done_of_tracker in measured.done['streaming'].items()})
+
+
+def write_trace(path, measured: Measured) -> None:
+    """Write `trace_of` as JSON: {"rate", "trackers": {tracker: {sequence: {frame: seconds}}}}; frame 0 is init."""
+    Path(path).write_text(json.dumps(trace_of(measured), indent=1) + '\n')
+
+
+def read_trace(path) -> Trace:
+    """A trace that `write_trace` wrote; ValueError in one sentence if it is none."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'no file {path}: expected a latency trace of an earlier streaming run')
+    try:
+        trackers = json.loads(path.read_text())['trackers']
+        trace = {tracker: {sequence: {int(frame): float(seconds) for frame, seconds in latencies.items()}
+                           for sequence, latencies in sequences.items()} for tracker, sequences in trackers.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f'{path} is no latency trace: expected {{"trackers": {{tracker: {{sequence: {{frame: '
+                         f'seconds}}}}}}}} as a streaming run writes it') from error
+    seconds = [value for some in trace.values() for one in some.values() for value in one.values()]
+    if not all(np.isfinite(value) and value >= 0 for value in seconds):
+        raise ValueError(f'{path} is no latency trace: every latency must be a number of seconds, 0 or more')
+    return trace
+
+
+def _traces(specs, sequence: Sequence, trace: Trace | None):
+    if trace is None:
+        return None
+    for spec in specs:
+        if sequence.name not in trace.get(spec.name, {}):
+            raise ValueError(f'the latency trace has nothing of {spec.name} on {sequence.name}')
+    return {spec.name: trace[spec.name][sequence.name] for spec in specs}
+
+
+def _figures(measured: Measured, protocol: str, tracker: str) -> dict[str, dict]:
+    return {sequence.name: runner.summarize(done.run, sequence.truth)
+            for sequence, done in zip(measured.sequences[protocol], measured.done[protocol][tracker])}
