@@ -31,7 +31,7 @@ from cract_ros.srv import InitTarget
 # Large images; read when a participant is made, so it must be set before the first rclpy.init
 os.environ.setdefault('FASTDDS_BUILTIN_TRANSPORTS', 'LARGE_DATA')
 
-PATIENCE = 180.0  # seconds; the machine may be busy with other things
+PATIENCE = 120.0  # seconds; the machine may be busy with other things
 BOX = (140.0, 100.0, 48.0, 40.0)
 TRANSITIONS = {'configure': Transition.TRANSITION_CONFIGURE, 'cleanup': Transition.TRANSITION_CLEANUP,
                'activate': Transition.TRANSITION_ACTIVATE, 'deactivate': Transition.TRANSITION_DEACTIVATE}
@@ -224,6 +224,16 @@ def weights(tmp_path_factory) -> str:
 
 @pytest.fixture(scope='module')
 def peer():
+    rclpy.init()
+    node = Peer()
+    yield node
+    node.destroy_node()
+    rclpy.try_shutdown()
+
+
+@pytest.fixture
+def alone():
+    """A peer of one test."""
     rclpy.init()
     node = Peer()
     yield node
