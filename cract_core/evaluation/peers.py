@@ -1,6 +1,6 @@
-"""Trackers of OpenCV behind our own interface: `init(frame, box)`, `update(frame) -> Estimate`.
+"""Other trackers behind our own interface, `init(frame, box)`, `update(frame) -> Estimate`: OpenCV's and NanoTrack v3.
 
-The boxes that go in are rounded to whole pixels, since OpenCV's trackers take integers; those that come out are
+Of OpenCV's trackers: the boxes that go in are rounded to whole pixels, since OpenCV's trackers take integers; those that come out are
 integers. When a peer reports that it lost the target, its last box stands, as benchmarks want a box in every frame.
 """
 from __future__ import annotations
@@ -12,8 +12,10 @@ import numpy as np
 
 from ..tracker import Estimate, State
 
-PEERS = ('nano', 'csrt', 'kcf')
+PEERS = ('nano', 'nano3', 'csrt', 'kcf', 'mil')
 NANO_FILES = ('nanotrack_v2_backbone.onnx', 'nanotrack_v2_head.onnx')
+NANO3_FILES = ('nanotrack_v3_backbone.onnx', 'nanotrack_v3_head.onnx')
+NETWORK_FILES = {'nano': NANO_FILES, 'nano3': NANO3_FILES}  # what a peer needs, by the names of its files
 
 
 class Peer:
@@ -45,17 +47,28 @@ class Peer:
                         identification=score, discrimination=score, proposal=score, updated=False)
 
 
-def make_peer(name: str, backbone=None, head=None, threads: int = 0) -> Peer:
-    """A peer by its name: `nano` (ONNX files `backbone` and `head`), `csrt` or `kcf`.
+def make_peer(name: str, backbone=None, head=None, threads: int = 0):
+    """A peer by its name: `nano` (OpenCV's TrackerNano) and `nano3` (ONNX files `backbone` and `head`), `csrt`, `kcf`
+    or `mil`.
 
-    `threads` is OpenCV's thread count, for the whole process; 0 leaves OpenCV's default. Raises FileNotFoundError for
-    a missing ONNX file and ValueError if the installed OpenCV lacks the tracker or cannot read the files.
+    `threads` is the thread count of OpenCV, for the whole process, and of ONNX Runtime; 0 leaves their defaults.
+    Raises FileNotFoundError for a missing ONNX file and ValueError if the installed OpenCV lacks the tracker, ONNX
+    Runtime is missing, or either cannot read the files.
     """
     if threads:
         cv2.setNumThreads(threads)
+    if name in NETWORK_FILES:
+        for path, part in ((backbone, 'backbone'), (head, 'head')):
+            if path is None or not Path(path).is_file():
+                raise FileNotFoundError(f'the tracker {name} needs the ONNX file of its {part}'
+                                        + (f': no file {path}' if path else f': give --peers or --nano-{part}'
+                                           if name == 'nano' else ': give --peers'))
     if name == 'nano':
         return Peer(name, _nano(backbone, head))
-    kinds = {'csrt': 'TrackerCSRT', 'kcf': 'TrackerKCF'}
+    if name == 'nano3':
+        from .nanotrack import NanoTrack, NanoTrackNetworks
+        return NanoTrack(NanoTrackNetworks(backbone, head, threads))
+    kinds = {'csrt': 'TrackerCSRT', 'kcf': 'TrackerKCF', 'mil': 'TrackerMIL'}
     if name not in kinds:
         raise ValueError(f'no tracker {name!r}; the peers are {", ".join(PEERS)}')
     if not hasattr(cv2, kinds[name]):
@@ -67,10 +80,6 @@ def make_peer(name: str, backbone=None, head=None, threads: int = 0) -> Peer:
 def _nano(backbone, head):
     if not hasattr(cv2, 'TrackerNano'):
         raise ValueError(f'the installed OpenCV {cv2.__version__} has no TrackerNano: it came with OpenCV 4.7')
-    for path, part in ((backbone, 'backbone'), (head, 'head')):
-        if path is None or not Path(path).is_file():
-            raise FileNotFoundError(f'the tracker nano needs the ONNX file of its {part}'
-                                    + (f': no file {path}' if path else f': give --peers or --nano-{part}'))
     params = cv2.TrackerNano_Params()
     params.backbone, params.neckhead = str(backbone), str(head)
 
