@@ -253,6 +253,11 @@ def run_eval(args) -> int:
     from .evaluation import protocols, runner
     from .evaluation.execution import Store
     from .evaluation.sequences import read_folders, write_boxes
+    if args.report:
+        try:
+            from .evaluation.report import write_report
+        except ImportError as error:
+            raise ValueError(f'--report needs the package {error.name}: pip install "cract_ros[eval]"') from error
     pool = read_folders(args.root) if 'absence' in args.protocol else []
     sequences = read_folders(args.root, args.only, args.limit)
     for path in (args.json, args.report):
@@ -300,7 +305,6 @@ def run_eval(args) -> int:
     for path in filter(None, (args.json, args.report and args.report / 'figures.json')):
         path.write_text(json.dumps(report, indent=2) + '\n')
     if args.report:
-        from .evaluation.report import write_report
         print(f'report: {write_report(args.report, measured, report)}')
     return 0
 

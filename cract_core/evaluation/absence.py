@@ -229,13 +229,14 @@ def calibration_error(scores: np.ndarray, correct: np.ndarray, bins: int = ECE_B
 class Trust:
     """What one run says of one sequence, ready to be pooled with others. Row 0, where the box was given, is left out.
 
-    scores, correct: (M,) of all judged frames, absent or visible; frames in which the target was already hidden in
+    scores, correct, gone: (M,) of all judged frames, absent (gone) or visible; frames in which the target was already hidden in
     the original sequence are not judged. The other fields are counts, except `delays`: frames up to and with the first
     'lost' of every stretch that the tracker entered unlost, inf if it never came.
     """
 
     scores: np.ndarray
     correct: np.ndarray
+    gone: np.ndarray
     absent: int                 # frames
     absent_lost: int            # of these answered as lost
     settled: int                # visible frames, without the first RETURN after each absence
@@ -260,7 +261,7 @@ def judge(run: Run, sequence: AbsenceSequence) -> Trust:
             seen = np.flatnonzero(lost[stretch.start:end])
             delays.append(float(seen[0] + 1) if seen.size else np.inf)
         reacquired += bool((correct & ~lost)[end:end + RETURN].any())
-    return Trust(run.scores[judged], correct[judged], int(absent.sum()), int((absent & lost).sum()),
+    return Trust(run.scores[judged], correct[judged], absent[judged], int(absent.sum()), int((absent & lost).sum()),
                  int(settled.sum()), int((settled & lost).sum()), tuple(delays), len(sequence.stretches), reacquired)
 
 
@@ -285,6 +286,20 @@ def figures(trusts: list[Trust]) -> dict[str, float | None]:
                 absent_as_lost=share('absent_lost', 'absent'), false_loss=share('settled_lost', 'settled'),
                 frames_to_loss=float(delay) if np.isfinite(delay) else None,
                 reacquired_15=share('reacquired', 'returns'))
+
+
+def threshold(trusts: list[Trust], false_loss: float = 0.05) -> dict[str, float | None]:
+    """What a threshold on the score alone would tell, for trackers that never say lost.
+
+    score: the largest threshold that at most `false_loss` of the right answers lie below; absent_below: the share of
+    the spliced frames that do. None where there is nothing to measure.
+    """
+    scores, correct, gone = (np.concatenate([getattr(one, name) for one in trusts])
+                             for name in ('scores', 'correct', 'gone'))
+    if not correct.any() or not gone.any():
+        return dict(score=None, absent_below=None)
+    score = float(np.quantile(scores[correct], false_loss, method='lower'))
+    return dict(score=score, absent_below=float((scores[gone] < score).mean()))
 
 
 class Painter:

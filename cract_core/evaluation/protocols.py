@@ -94,6 +94,7 @@ def block(measured: Measured, tracker: str) -> dict:
     if 'absence' in measured.done:
         trusts = trusts_of(measured, tracker)
         result['absence'] = absence.figures(trusts)
+        result['absence_threshold'] = absence.threshold(trusts)
         result['absence_intervals'] = bootstrap(lambda rows: absence.figures([trusts[i] for i in rows]),
                                                 len(trusts), seed, RESAMPLES // 5)
         result['absence_sequences'] = {

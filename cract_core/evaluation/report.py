@@ -1,0 +1,260 @@
+"""One self-contained HTML page of what `cract eval` measured: tables, plots, worst frames, the machine."""
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import cv2
+import jinja2
+import numpy as np
+from matplotlib.figure import Figure
+
+from ..video import draw_estimate
+from . import absence, metrics
+from .protocols import Measured, trusts_of
+from .sequences import Sequence
+
+COLORS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#7f7f7f')  # Okabe and Ito, told apart by all
+TRUTH_COLOR = '#ffffff'
+PIXELS = np.arange(51)          # of the precision plot
+PICTURES, PICTURE_WIDTH = 8, 640
+LABELS = dict(auc='success AUC', precision='precision 20 px', normalized_precision='normalised precision', ao='AO',
+              sr50='SR 0.50', sr75='SR 0.75', p50_ms='p50 ms', p95_ms='p95 ms', lost='answered lost')
+TIMES = ('p50_ms', 'p95_ms', 'fps', 'init_ms', 'frames', 'sequences')
+TRUST_LABELS = dict(auroc='AUROC', ece='ECE', absent_as_lost='absent as lost', false_loss='false loss',
+                    frames_to_loss='frames to loss', reacquired_15='returns in 15')
+ATTRIBUTES = {  # from the annotation alone, where the benchmark names none; thresholds of the OTB paper (Wu et al. 2015)
+    'fast motion': 'the centre moves over 20 px between two frames',
+    'scale change': 'the area leaves 1/4 to 4 times that of the first frame',
+    'aspect change': 'the aspect leaves 1/2 to 2 times that of the first frame',
+    'small target': 'fewer than 400 pixels in some frame',
+    'leaves the view': 'absent in some frame',
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A frame with boxes: JPEG as a data URI, and a sentence on it."""
+
+    uri: str
+    text: str
+
+
+def write_report(folder, measured: Measured, figures: dict) -> Path:
+    """Write `folder/report.html` and return its path.
+
+    figures: the content of the JSON file, the first tracker at the top and the others under `peers`.
+    """
+    blocks = {one['tracker']: one for one in (figures, *figures['peers'])}
+    colors = dict(zip(blocks, itertools.cycle(COLORS)))
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True,
+                                     undefined=jinja2.StrictUndefined)
+    environment.filters.update(number=number, interval=interval)
+    template = environment.from_string((resources.files(__package__) / 'report.html.jinja').read_text())
+    plots, pictures = {}, {}
+    if 'ope' in measured.done:
+        plots['accuracy'] = svg(_accuracy_figure(measured, colors))
+        plots['latency'] = svg(_latency_figure(measured, colors))
+        pictures['ope'] = worst_frames(measured, colors)
+    if 'absence' in measured.done:
+        plots['trust'] = svg(_trust_figure(measured, colors))
+        pictures['absence'] = believed_absences(measured, colors)
+    accuracy = [key for key in next(iter(blocks.values())).get('mean', {}) if key not in TIMES]
+    best = {sequence: max(block['sequences'][sequence]['auc'] for block in blocks.values())
+            for sequence in figures.get('sequences', ())}
+    path = Path(folder) / 'report.html'
+    path.write_text(template.render(
+        figures=figures, blocks=blocks, colors=colors, plots=plots, pictures=pictures, labels=LABELS,
+        accuracy=accuracy, best=best, trust_labels=TRUST_LABELS, attributes=attribute_table(measured),
+        machines=sorted({done.machine for runs in measured.done.values() for some in runs.values() for done in some}),
+        definitions=ATTRIBUTES, bins=absence.ECE_BINS))
+    return path
+
+
+def number(value, digits: int = 3) -> str:
+    """A figure in a table; a dash where there is none."""
+    return '–' if value is None else f'{value:.{digits}f}' if isinstance(value, float) else str(value)
+
+
+def interval(value, digits: int = 3) -> str:
+    """A confidence interval in a table."""
+    return '' if value is None else f'{value[0]:.{digits}f} to {value[1]:.{digits}f}'
+
+
+def attributes_of(sequence: Sequence) -> tuple[str, ...]:
+    """The benchmark's attributes of a sequence, or where it has none, those of `ATTRIBUTES` that hold."""
+    if sequence.attributes:
+        return sequence.attributes
+    truth = sequence.truth
+    first, seen = truth[0], truth[~np.isnan(truth).any(axis=1)]
+    with np.errstate(invalid='ignore'):
+        steps = np.linalg.norm(np.diff(truth[:, :2] + truth[:, 2:] / 2, axis=0), axis=1)
+        area = seen[:, 2] * seen[:, 3] / (first[2] * first[3])
+        aspect = seen[:, 2] / seen[:, 3] / (first[2] / first[3])
+        holds = ((steps > 20).any(), ((area < 1 / 4) | (area > 4)).any(), ((aspect < 1 / 2) | (aspect > 2)).any(),
+                 (seen[:, 2] * seen[:, 3] < 400).any(), len(seen) < len(truth))
+    return tuple(name for name, true in zip(ATTRIBUTES, holds) if true)
+
+
+def attribute_table(measured: Measured) -> list[tuple[str, int, dict[str, float]]]:
+    """Per attribute its name, the number of its sequences and each tracker's success AUC over them."""
+    sequences = measured.sequences.get('ope', [])
+    groups: dict[str, list[int]] = {}
+    for row, sequence in enumerate(sequences):
+        for attribute in attributes_of(sequence):
+            groups.setdefault(attribute, []).append(row)
+    return [(attribute, len(rows), {
+        tracker: float(np.mean([metrics.success_auc(_overlaps(measured, 'ope', tracker, row)) for row in rows]))
+        for tracker in measured.done['ope']}) for attribute, rows in sorted(groups.items())]
+
+
+def worst_frames(measured: Measured, colors: dict[str, str]) -> list[Picture]:
+    """From the sequences that our tracker does worst on, the middle of its longest failure, with all boxes."""
+    subject = next(iter(measured.done['ope']))
+    ranked = []
+    for row in range(len(measured.sequences['ope'])):
+        overlap = _overlaps(measured, 'ope', subject, row)
+        ranked.append((metrics.success_auc(overlap), row, _middle_of_longest(overlap)))
+    return [_picture(measured, 'ope', row, frame, colors,
+                     f'{measured.sequences["ope"][row].name}, frame {frame + 1}: AUC {auc:.2f} of {subject}')
+            for auc, row, frame in sorted(ranked)[:PICTURES]]
+
+
+def believed_absences(measured: Measured, colors: dict[str, str]) -> list[Picture]:
+    """Frames without the target in which our tracker was most sure to see it, one a sequence."""
+    subject = next(iter(measured.done['absence']))
+    ranked = []
+    for row, (sequence, done) in enumerate(zip(measured.sequences['absence'], measured.done['absence'][subject])):
+        lost = np.array([state == 'lost' for state in done.run.states])
+        scores = np.where(sequence.absent & ~lost, done.run.scores, -1.0)
+        if scores.max() >= 0:
+            ranked.append((-scores.max(), row, int(scores.argmax())))
+    return [_picture(measured, 'absence', row, frame, colors,
+                     f'{measured.sequences["absence"][row].name}, frame {frame + 1}, target absent: '
+                     f'score {-score:.2f} of {subject}') for score, row, frame in sorted(ranked)[:PICTURES]]
+
+
+def _overlaps(measured: Measured, protocol: str, tracker: str, row: int) -> np.ndarray:
+    return metrics.overlaps(measured.done[protocol][tracker][row].run.boxes, measured.sequences[protocol][row].truth)
+
+
+def _middle_of_longest(overlap: np.ndarray, below: float = 0.2) -> int:
+    """The middle of the longest run of frames with less overlap; the worst frame if there is none."""
+    runs, start = [], 0
+    failing = np.nan_to_num(overlap, nan=1.0) < below
+    for value, group in itertools.groupby(failing):
+        length = len(list(group))
+        if value:
+            runs.append((length, start + length // 2))
+        start += length
+    return max(runs)[1] if runs else int(np.nanargmin(overlap))
+
+
+def _picture(measured: Measured, protocol: str, row: int, index: int, colors: dict[str, str], text: str) -> Picture:
+    sequence = measured.sequences[protocol][row]
+    frame = next(itertools.islice(sequence.frames(), index, None))
+    scale = PICTURE_WIDTH / frame.shape[1]
+    frame = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    boxes = [(tracker, some[row].run.boxes[index], some[row].run.states[index])
+             for tracker, some in measured.done[protocol].items()]
+    if not np.isnan(sequence.truth[index]).any():
+        draw_estimate(frame, sequence.truth[index] * scale, 'truth', _bgr(TRUTH_COLOR))
+    for tracker, box, state in reversed(boxes):  # ours on top
+        draw_estimate(frame, box * scale, tracker + (' lost' if state == 'lost' else ''), _bgr(colors[tracker]))
+    written, jpeg = cv2.imencode('.jpg', frame, (cv2.IMWRITE_JPEG_QUALITY, 82))
+    if not written:
+        raise OSError(f'OpenCV cannot encode a JPEG of {frame.shape[1]} x {frame.shape[0]} pixels')
+    return Picture(_uri('image/jpeg', jpeg.tobytes()), text)
+
+
+def _bgr(color: str) -> tuple[int, int, int]:
+    return tuple(int(color[i:i + 2], 16) for i in (5, 3, 1))
+
+
+def svg(figure: Figure) -> str:
+    """The figure as a data URI of SVG, the same for the same figure."""
+    import matplotlib
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({'svg.hashsalt': 'cract', 'svg.fonttype': 'path'}):
+        figure.savefig(buffer, format='svg', metadata={'Date': None})
+    return _uri('image/svg+xml', buffer.getvalue())
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f'data:{kind};base64,{base64.b64encode(content).decode()}'
+
+
+def _axes(figure: Figure, rows: int, columns: int, position: int, **labels):
+    axes = figure.add_subplot(rows, columns, position)
+    axes.set(**labels)
+    axes.grid(alpha=0.25)
+    for side in ('top', 'right'):
+        axes.spines[side].set_visible(False)
+    return axes
+
+
+def _accuracy_figure(measured: Measured, colors: dict[str, str]) -> Figure:
+    figure = Figure(figsize=(10.5, 4.2), layout='constrained')
+    success = _axes(figure, 1, 2, 1, title='Success', xlabel='overlap threshold', ylabel='share of frames', ylim=(0, 1),
+                    xlim=(0, 1))
+    precise = _axes(figure, 1, 2, 2, title='Precision', xlabel='centre error, pixels', ylim=(0, 1), xlim=(0, 50))
+    for tracker, some in measured.done['ope'].items():
+        curves, near = [], []
+        for row, sequence in enumerate(measured.sequences['ope']):
+            curves.append(metrics.success_curve(_overlaps(measured, 'ope', tracker, row)))
+            errors = metrics.center_errors(some[row].run.boxes, sequence.truth)
+            near.append([metrics.precision(errors, pixels) for pixels in PIXELS])
+        curve, near = np.mean(curves, axis=0), np.mean(near, axis=0)
+        style = dict(color=colors[tracker], linewidth=2)
+        success.plot(metrics.THRESHOLDS, curve, label=f'{tracker}  {curve.mean():.3f}', **style)
+        precise.plot(PIXELS, near, label=f'{tracker}  {near[20]:.3f}', **style)
+    precise.axvline(20, color='#999999', linewidth=1, linestyle=':')
+    success.legend(frameon=False, title='AUC')
+    precise.legend(frameon=False, title='at 20 px')
+    return figure
+
+
+def _latency_figure(measured: Measured, colors: dict[str, str]) -> Figure:
+    figure = Figure(figsize=(10.5, 3.6), layout='constrained')
+    axes = _axes(figure, 1, 1, 1, title='Latency of an update, without decoding', xlabel='milliseconds',
+                 ylabel='share of updates within', xscale='log', ylim=(0, 1))
+    for tracker, some in measured.done['ope'].items():
+        times = np.sort(np.concatenate([done.run.seconds for done in some])) * 1e3
+        axes.plot(times, np.arange(1, len(times) + 1) / len(times), color=colors[tracker], linewidth=2, label=tracker)
+    axes.axvline(1e3 / 30, color='#999999', linewidth=1, linestyle=':')
+    axes.annotate(' 30 fps', (1e3 / 30, 0.03), color='#777777')
+    axes.legend(frameon=False, loc='lower right')
+    return figure
+
+
+def _trust_figure(measured: Measured, colors: dict[str, str]) -> Figure:
+    trackers = list(measured.done['absence'])
+    figure = Figure(figsize=(10.5, 2.6 + 1.5 * len(trackers)), layout='constrained')
+    grid = figure.add_gridspec(len(trackers), 2)
+    plot = figure.add_subplot(grid[:, 0])
+    plot.set(title='Reliability', xlabel='score', ylabel='share that is right', xlim=(0, 1), ylim=(0, 1))
+    plot.plot((0, 1), (0, 1), color='#999999', linewidth=1, linestyle=':')
+    plot.grid(alpha=0.25)
+    for row, tracker in enumerate(trackers):
+        trusts = trusts_of(measured, tracker)
+        scores, correct, gone = (np.concatenate([getattr(one, name) for one in trusts])
+                                 for name in ('scores', 'correct', 'gone'))
+        table = absence.reliability(scores, correct)
+        table = table[table[:, 0] > 0]
+        plot.plot(table[:, 1], table[:, 2], color=colors[tracker], linewidth=1.5, label=tracker)
+        plot.scatter(table[:, 1], table[:, 2], color=colors[tracker], s=10 + 90 * table[:, 0] / table[:, 0].max())
+        bars = figure.add_subplot(grid[row, 1])
+        edges = np.linspace(0, 1, 31)
+        for mask, text, color in ((correct, 'on the target', colors[tracker]), (gone, 'target absent', '#555555')):
+            if mask.any():
+                bars.hist(scores[mask], edges, weights=np.full(mask.sum(), 1 / mask.sum()), alpha=0.55, color=color,
+                          label=text)
+        bars.set(title=f'Scores of {tracker}', xlim=(0, 1))
+        bars.set_yticks([])
+        bars.legend(frameon=False, fontsize='small')
+    plot.legend(frameon=False)
+    return figure
