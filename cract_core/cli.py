@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import sys
@@ -57,8 +58,11 @@ Render an aerial scene with exact boxes: a drone's view of traffic with look-ali
 it, trees, camera motion and changing light. Writes OUT_DIR/img/*.jpg and OUT_DIR/groundtruth.txt, one line x,y,w,h a
 frame, nan where the target is hidden. With OUT_DIR = ROOT/<set>/<sequence>, `cract eval ROOT` reads it."""
 
-TRACKERS = ('cract', 'nano', 'csrt', 'kcf')
-PROTOCOLS = ('ope', 'absence', 'streaming')
+TRACKERS = ('cract', 'nano', 'nano3', 'csrt', 'kcf', 'mil')
+PROTOCOLS = ('ope', 'absence', 'streaming', 'reset')
+BENCHMARK_NAMES = ('otb2015', 'uav123', 'nfs30', 'vot2018', 'trackingnet', 'got10k-val', 'got10k-test', 'lasot')
+COLUMNS = {'auc': 'AUC', 'precision': 'prec@20', 'norm_precision': 'norm@.2', 'ao': 'AO', 'sr50': 'SR.50',
+           'sr75': 'SR.75'}
 
 STATE_COLORS = {'tracking': (80, 220, 60), 'uncertain': (0, 190, 255), 'lost': (60, 60, 230)}  # BGR
 
@@ -111,16 +115,20 @@ def _parser(with_training: bool) -> argparse.ArgumentParser:
     _add_config(track)
 
     evaluate = command('eval', run_eval, EVAL, 'measure accuracy and speed on annotated sequences')
-    evaluate.add_argument('root', metavar='ROOT', help='folder of <set>/<sequence> folders')
+    evaluate.add_argument('root', metavar='ROOT', help='folder of <set>/<sequence> folders, or of a benchmark')
+    evaluate.add_argument('--benchmark', choices=BENCHMARK_NAMES,
+                          help='ROOT is this benchmark in the layout in which it is published; results are written in '
+                               'its own form')
     evaluate.add_argument('--only', type=_names, default=(), metavar='A,B',
                           help='only these sequences (<sequence> or <set>/<sequence>) or sets')
     evaluate.add_argument('--limit', type=_positive, metavar='N', help='only the first N sequences, by name')
     evaluate.add_argument('--tracker', default=('cract',), type=_choices(TRACKERS), metavar='A,B',
                           help=f'one or more of {", ".join(TRACKERS)}; the first is the one that is reported, the '
                                'others are its peers (default: cract)')
-    evaluate.add_argument('--protocol', default=('ope',), type=_choices(PROTOCOLS), metavar='A,B',
+    evaluate.add_argument('--protocol', type=_choices(PROTOCOLS), metavar='A,B',
                           help='one or more of ope (one pass without help), absence (the target is taken away and '
-                               'comes back), streaming (against the clock of a camera) (default: ope)')
+                               'comes back), streaming (against the clock of a camera), or reset (VOT: started anew '
+                               'after each failure) (default: reset for vot2018, else ope)')
     evaluate.add_argument('--rate', type=_rate, default=30.0, metavar='FPS',
                           help='of the camera in the streaming protocol (default: 30)')
     evaluate.add_argument('--latency-trace', type=Path, metavar='FILE',
@@ -134,12 +142,11 @@ def _parser(with_training: bool) -> argparse.ArgumentParser:
     evaluate.add_argument('--ray', metavar='ADDRESS',
                           help='spread the sequences over a Ray cluster: its address, or auto; every machine must '
                                'see ROOT under the same path')
-    evaluate.add_argument('--peers', type=Path, metavar='DIR',
-                          help='folder with nanotrack_v2_backbone.onnx and nanotrack_v2_head.onnx for --tracker nano')
-    evaluate.add_argument('--nano-backbone', type=Path, metavar='FILE', help='backbone of nano, instead of --peers')
-    evaluate.add_argument('--nano-head', type=Path, metavar='FILE', help='head of nano, instead of --peers')
+    _add_networks(evaluate)
     evaluate.add_argument('--json', type=Path, metavar='FILE', help='write the figures, the configuration, the machine')
-    evaluate.add_argument('--results', type=Path, metavar='DIR', help='write the boxes as DIR/<set>/<sequence>.txt')
+    evaluate.add_argument('--results', type=Path, metavar='DIR',
+                          help='write the boxes as DIR/<set>/<sequence>.txt, those of a benchmark or of several '
+                               'trackers below DIR/<tracker>; what is handed in to a server as DIR/<tracker>.zip')
     _add_config(evaluate)
 
     train = command('train', run_train, 'Train the networks offline on image pairs.', 'train the networks offline')
@@ -156,6 +163,14 @@ def _parser(with_training: bool) -> argparse.ArgumentParser:
     command('params', run_params, 'Print the table of the tracker\'s parameters as Markdown.',
             'print the table of parameters')
     return parser
+
+
+def _add_networks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--peers', type=Path, metavar='DIR',
+                        help='folder with nanotrack_v2_backbone.onnx and nanotrack_v2_head.onnx for --tracker nano, '
+                             'nanotrack_v3_... for nano3')
+    parser.add_argument('--nano-backbone', type=Path, metavar='FILE', help='backbone of nano, instead of --peers')
+    parser.add_argument('--nano-head', type=Path, metavar='FILE', help='head of nano, instead of --peers')
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -252,17 +267,28 @@ def run_eval(args) -> int:
     from . import __version__
     from .evaluation import protocols, runner
     from .evaluation.execution import Store
+    from .evaluation.benchmarks import BENCHMARKS, read_benchmark
     from .evaluation.sequences import read_folders, write_boxes
+    from .evaluation.submissions import write_archive, write_result
     if args.report:
         try:
             from .evaluation.report import write_report
         except ImportError as error:
             raise ValueError(f'--report needs the package {error.name}: pip install "cract_ros[eval]"') from error
-    pool = read_folders(args.root) if 'absence' in args.protocol else []
-    sequences = read_folders(args.root, args.only, args.limit)
+    benchmark = BENCHMARKS[args.benchmark] if args.benchmark else None
+    args.protocol = args.protocol or ('reset' if args.benchmark == 'vot2018' else 'ope',)
+    read = functools.partial(read_benchmark, args.benchmark) if benchmark else read_folders
+    pool = read(args.root) if 'absence' in args.protocol else []
+    sequences = read(args.root, args.only, args.limit)
+    if benchmark and len(sequences) < benchmark.total:
+        print(f'{len(sequences)} of the {benchmark.total} sequences of {benchmark.title}: no figure of the benchmark')
     for path in (args.json, args.report):
         if path and not path.absolute().parent.is_dir():
             raise FileNotFoundError(f'cannot write {path}: there is no folder {path.absolute().parent}')
+    if args.protocol != ('ope',) and not all(one.annotated for one in sequences):
+        raise ValueError(f'the truth of {benchmark.title} is not public: only --protocol ope runs on it')
+    if 'reset' in args.protocol:
+        return _eval_reset(args, specs, described, sequences, benchmark)
     if args.latency_trace and 'streaming' not in args.protocol:
         raise ValueError('--latency-trace replays a streaming run: give --protocol streaming too')
     options = protocols.Options(
@@ -271,6 +297,7 @@ def run_eval(args) -> int:
         store=Store(args.report / 'runs') if args.report else None)
     jobs = protocols.plan(specs, sequences, pool, options)
     several = len(specs) > 1
+    keys = tuple(COLUMNS)[3:] if (args.benchmark or '').startswith('got10k') else tuple(COLUMNS)[:3]
     width = max(len(one.name) for one in sequences) + (1 + max(len(spec.name) for spec in specs) if several else 0)
 
     def label(name: str, tracker: str) -> str:
@@ -282,31 +309,52 @@ def run_eval(args) -> int:
             for tracker, one in done.items():
                 if protocol == 'ope':
                     with bar.external_write_mode():
-                        print(_row(label(sequence.name, tracker), runner.summarize(one.run, sequence.truth), width),
-                              flush=True)
-                if args.results:
+                        print(_row(label(sequence.name, tracker), runner.summarize(one.run, sequence), width,
+                                   keys), flush=True)
+                if args.results and benchmark and protocol == 'ope':
+                    write_result(args.results, benchmark, tracker, sequence.name, one.run)
+                elif args.results:
                     folder = args.results / (protocol if protocol != 'ope' else '') / (tracker if several else '')
                     write_boxes(folder / f'{sequence.name}.txt', one.run.boxes)
         if 'ope' in jobs:
-            print(f'{"sequence":{width}}  frames    AUC  prec@20   fps p50   fps p95   p50 ms   p95 ms', flush=True)
+            print(f'{"sequence":{width}}  frames{_heads(keys)}   fps p50   fps p95   p50 ms   p95 ms', flush=True)
         measured = protocols.measure(specs, jobs, options, bar.update, finished)
     blocks = {spec.name: protocols.block(measured, spec.name) for spec in specs}
     for name, block in blocks.items():
         if 'mean' in block:
-            print(_row(label('mean', name), block['mean'], width))
+            print(_row(label('mean', name), block['mean'], width, keys))
+    if several and 'ope' in jobs:
+        _print_side_by_side(blocks, keys[0])
     _print_protocols(blocks)
+    if args.results and benchmark and benchmark.archive and 'ope' in jobs:
+        for name in blocks:
+            print(f'to hand in: {write_archive(args.results, name)}')
     for folder in (args.results, args.report):
         if folder and 'streaming' in jobs:
             protocols.write_trace(folder / 'latency_trace.json', measured)
     report = [dict(tracker=name, **described[name], **block) for name, block in blocks.items()]
     report = dict(report[0], peers=report[1:], version=__version__, date=time.strftime('%Y-%m-%dT%H:%M:%S%z'),
-                  root=str(args.root), protocol=','.join(args.protocol), protocol_seed=args.protocol_seed,
-                  jobs=args.jobs, environment=runner.environment())
+                  root=str(args.root), benchmark=args.benchmark, protocol=','.join(args.protocol),
+                  protocol_seed=args.protocol_seed, jobs=args.jobs, environment=runner.environment())
     for path in filter(None, (args.json, args.report and args.report / 'figures.json')):
         path.write_text(json.dumps(report, indent=2) + '\n')
     if args.report:
         print(f'report: {write_report(args.report, measured, report)}')
     return 0
+
+
+def parse_adapter(argv: list[str]) -> tuple[str, object]:
+    """Name and tracker from the options of the adapter to the VOT toolkit; raises as the tracker's making does."""
+    from .evaluation.execution import tracker_of
+    parser = argparse.ArgumentParser(prog='python -m cract_core.evaluation.vot_adapter',
+                                     description='Serve a tracker to the VOT toolkit.')
+    parser.add_argument('--tracker', default=('cract',), type=_choices(TRACKERS), metavar='NAME',
+                        help=f'one of {", ".join(TRACKERS)} (default: cract)')
+    parser.set_defaults(jobs=1, ray=None)
+    _add_networks(parser)
+    _add_config(parser)
+    specs, _ = _eval_trackers(parser.parse_args(argv))
+    return specs[0].name, tracker_of(specs[0])
 
 
 def _print_protocols(blocks: dict[str, dict]) -> None:
@@ -325,42 +373,120 @@ def _print_protocols(blocks: dict[str, dict]) -> None:
         print(f'\nstreaming at {some["streaming"]["rate"]:g} fps     AUC  prec@20  dropped  AUC without a clock')
         for name, block in blocks.items():
             one = block['streaming']['mean']
-            print(f'{name:19}{one["auc"]:10.4f}{one["precision"]:9.4f}{one["dropped"]:9.1%}{block["mean"]["auc"]:21.4f}')
+            print(f'{name:19}{one["auc"]:10.4f}{one["precision"]:9.4f}{one["dropped"]:9.1%}'
+                  f'{block["mean"]["auc"]:21.4f}')
 
 
 def _eval_trackers(args) -> tuple[tuple, dict[str, dict]]:
     """The trackers of `cract eval`, each made once to see that it can be, and how the report describes them."""
     from .evaluation.execution import TrackerSpec, tracker_of
-    from .evaluation.peers import NANO_FILES
+    from .evaluation.peers import NETWORK_FILES
     config = _config(args)
     if args.jobs > 1 and not config.threads and not args.ray:  # share the cores instead of fighting for them
         config = config.replace(threads=max(1, (os.cpu_count() or 1) // args.jobs))
     files = (args.nano_backbone, args.nano_head)
-    if 'nano' not in args.tracker and (args.peers or any(files)):
+    if 'nano' not in args.tracker and (args.peers and 'nano3' not in args.tracker or any(files)):
         raise ValueError('--peers and --nano-* name the networks of another tracker: give --tracker nano too')
     foreign = sorted(set(_given(args)) - {'threads'})
     if 'cract' not in args.tracker and (foreign or args.config):
         name = '--config' if args.config else '--' + foreign[0].replace('_', '-')
         raise ValueError(f'{name} sets up the tracker cract and means nothing to {", ".join(args.tracker)}')
-    if args.peers:
-        files = tuple(given or args.peers / name for given, name in zip(files, NANO_FILES))
     specs, described = [], {}
     for name in args.tracker:
         if name == 'cract':
             specs.append(TrackerSpec(name, config))
             described[name] = dict(config=dataclasses.asdict(config), device=tracker_of(specs[-1]).device)
             continue
-        networks = tuple(str(file) for file in files if file) if name == 'nano' else ()
+        given = files if name == 'nano' else (None, None)
+        found = [path or (args.peers and args.peers / file) for path, file in zip(given, NETWORK_FILES.get(name, ()))]
+        networks = tuple(str(path) for path in found if path)
         specs.append(TrackerSpec(name, TrackerConfig(threads=config.threads), networks))
         tracker_of(specs[-1])
         described[name] = dict(config=dict(threads=config.threads, networks=list(networks)), device='cpu')
     return tuple(specs), described
 
 
-def _row(name: str, one: dict, width: int) -> str:
+def _row(name: str, one: dict, width: int, keys: tuple[str, ...]) -> str:
     times = '         -         -        -        -' if one['p50_ms'] is None else (
         f'{one["fps"]:10.1f}{1e3 / one["p95_ms"]:10.1f}{one["p50_ms"]:9.2f}{one["p95_ms"]:9.2f}')
-    return f'{name:{width}}  {one["frames"]:6d}{one["auc"]:7.4f}{one["precision"]:9.4f}{times}'
+    return f'{name:{width}}  {one["frames"]:6d}' + ''.join(f'{_cell(one[key]):>9}' for key in keys) + times
+
+
+def _heads(keys: tuple[str, ...]) -> str:
+    return ''.join(f'{COLUMNS[key]:>9}' for key in keys)
+
+
+def _cell(value: float | None) -> str:
+    return '-' if value is None else f'{value:.4f}'
+
+
+def _print_side_by_side(blocks: dict[str, dict], key: str) -> None:
+    """One figure of every tracker beside the others, one row a sequence."""
+    rows = [(name, [block['sequences'][name][key] for block in blocks.values()])
+            for name in next(iter(blocks.values()))['sequences']]
+    rows.append(('mean', [block['mean'][key] for block in blocks.values()]))
+    width = max(len(name) for name, _ in rows)
+    print(f'\n{COLUMNS[key]:{width}}' + ''.join(f'{name:>9}' for name in blocks))
+    for name, values in rows:
+        print(f'{name:{width}}' + ''.join(f'{_cell(value):>9}' for value in values))
+
+
+def _eval_reset(args, specs, described: dict[str, dict], sequences, benchmark) -> int:
+    """VOT's reset-based experiment: accuracy, robustness and EAO."""
+    import numpy as np
+    from tqdm import tqdm
+
+    from . import __version__
+    from .evaluation import runner, vot
+    from .evaluation.benchmarks import BENCHMARKS
+    from .evaluation.execution import tracker_of
+    from .evaluation.submissions import write_result
+    for given, option in ((len(args.protocol) > 1, 'another --protocol'), (args.report, '--report'),
+                          (args.jobs > 1, '--jobs'), (args.ray, '--ray')):
+        if given:
+            raise ValueError(f'the protocol reset does not go together with {option}')
+    width = max(len(one.name) for one in sequences) + 1 + max(len(spec.name) for spec in specs)
+    print(f'{"sequence":{width}}  frames  accuracy  failures   p50 ms   p95 ms')
+
+    def milliseconds(times: dict) -> str:
+        return ''.join(f'{"-" if times[key] is None else format(times[key], ".2f"):>9}' for key in ('p50_ms', 'p95_ms'))
+
+    def row(name: str, frames: int, figures: dict, seconds) -> str:
+        times = runner.latency(seconds)
+        return (f'{name:{width}}  {frames:6d}{_cell(figures["accuracy"]):>10}{figures["failures"]:10d}'
+                + milliseconds(times))
+
+    runs: dict[str, list] = {spec.name: [] for spec in specs}
+    with tqdm(total=sum(len(one.images) for one in sequences) * len(specs), unit='frame', disable=None) as bar:
+        for sequence in sequences:
+            bar.set_description(sequence.name)
+            for spec in specs:
+                run = vot.run_reset(tracker_of(spec), sequence, bar.update)
+                runs[spec.name].append(run)
+                with bar.external_write_mode():
+                    print(row(f'{sequence.name} {spec.name}', len(run.trajectory), vot.summarize([run]), run.seconds),
+                          flush=True)
+                if args.results:
+                    write_result(args.results, benchmark or BENCHMARKS['vot2018'], spec.name, sequence.name, run)
+    blocks = []
+    print(f'\n{"tracker":10}accuracy  failures  robustness      EAO   p50 ms   p95 ms')
+    for name, some in runs.items():
+        figures = vot.summarize(some)
+        times = runner.latency(np.concatenate([run.seconds for run in some]))
+        blocks.append(dict(
+            tracker=name, **described[name],
+            mean=dict(figures, sequences=len(some), frames=sum(len(run.trajectory) for run in some), **times),
+            sequences={sequence.name: dict(vot.summarize([run]), frames=len(run.trajectory),
+                                           **runner.latency(run.seconds)) for sequence, run in zip(sequences, some)}))
+        print(f'{name:10}{_cell(figures["accuracy"]):>8}{figures["failures"]:10d}{figures["robustness"]:12.3f}'
+              f'{_cell(figures["eao"]):>9}'
+              + milliseconds(times))
+    if args.json:
+        report = dict(blocks[0], peers=blocks[1:], version=__version__, date=time.strftime('%Y-%m-%dT%H:%M:%S%z'),
+                      root=str(args.root), benchmark=args.benchmark, protocol='reset',
+                      environment=runner.environment())
+        args.json.write_text(json.dumps(report, indent=2) + '\n')
+    return 0
 
 
 def run_train(args) -> int:

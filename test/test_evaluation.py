@@ -218,7 +218,7 @@ def test_a_run_starts_on_the_truth_and_records_every_answer(tmp_path):
     assert run.states == ('tracking', 'tracking', 'tracking', 'lost')
     for seen, frame in zip(tracker.frames, sequence.frames(), strict=True):
         assert (seen == frame).all()
-    figures = runner.summarize(run, sequence.truth)
+    figures = runner.summarize(run, sequence)
     drift = [(16 - i) / (16 + i) for i in range(4)]  # overlap after i frames, one px behind each
     assert figures['auc'] == pytest.approx(np.mean([[value > k / 20 for k in range(21)] for value in drift]))
     assert figures['precision'] == 1 and figures['lost'] == 0.25
@@ -250,7 +250,7 @@ def test_a_sequence_that_starts_without_its_target_is_refused(tmp_path):
         runner.run_sequence(Follower(1), sequences.read_folders(tmp_path)[0])
 
 
-@pytest.mark.parametrize('name', ['kcf', 'csrt'])
+@pytest.mark.parametrize('name', ['kcf', 'csrt', 'mil'])
 def test_a_peer_follows_a_textured_square(tmp_path, name):
     write_sequence(tmp_path / 'set' / 'clip', moving_boxes(15), size=(160, 120))
     sequence = sequences.read_folders(tmp_path)[0]
@@ -288,7 +288,7 @@ def test_missing_trackers_and_files_are_one_sentence(monkeypatch, tmp_path):
     (tmp_path / 'head.onnx').write_bytes(b'nothing')
     with pytest.raises(ValueError, match='cannot read .* as TrackerNano networks'):
         peers.make_peer('nano', tmp_path / 'backbone.onnx', tmp_path / 'head.onnx')
-    with pytest.raises(ValueError, match="no tracker 'best'; the peers are nano, csrt, kcf"):
+    with pytest.raises(ValueError, match="no tracker 'best'; the peers are nano, nano3, csrt, kcf, mil"):
         peers.make_peer('best')
     monkeypatch.delattr(cv2, 'TrackerCSRT', raising=False)
     with pytest.raises(ValueError, match='has no TrackerCSRT: it comes with opencv-contrib'):
@@ -299,5 +299,5 @@ def test_nano_scores_on_a_real_sequence_as_measured_before(cract_data):
     networks = [cract_data / 'peers' / name for name in peers.NANO_FILES]
     sequence = sequences.read_folders(cract_data / 'eval', only=('OTB/Crossing',))[0]
     run = runner.run_sequence(peers.make_peer('nano', *networks), sequence)
-    figures = runner.summarize(run, sequence.truth)
+    figures = runner.summarize(run, sequence)
     assert figures['auc'] == pytest.approx(0.738, abs=0.02) and figures['precision'] == 1

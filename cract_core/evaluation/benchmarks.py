@@ -1,4 +1,4 @@
-"""Readers of the public benchmarks in the layouts in which they are published, and what is particular to each.
+"""Readers of the public benchmarks in the layouts in which they are published.
 
 Boxes come out as everywhere here: x, y, w, h, 0-based pixels, a row of nan where the target is absent. What is missing
 or broken raises ValueError or FileNotFoundError in one sentence that says what was expected where. A root that holds
@@ -22,7 +22,7 @@ Reader = Callable[[], Sequence]
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One benchmark: how its folder is read and which of its own conventions the figures follow."""
+    """One benchmark: how its folder is read and in which form its results are written."""
 
     name: str                                       # as given to --benchmark
     title: str
@@ -31,7 +31,6 @@ class Benchmark:
     index: Callable[[Path], Iterator[tuple[str, Reader]]]
     form: str                                       # of the results: text, got10k, trackingnet or vot
     origin: int = 0                                 # coordinate of the first pixel in its files
-    absent_counts: bool = False                     # an absent frame is a failure, instead of being left out
     archive: bool = False                           # results are handed in as one zip file
 
 
@@ -77,7 +76,10 @@ def _otb_sequence(folder: Path, path: Path, name: str, attributes: tuple[str, ..
 
 
 def _uav(root: Path) -> Iterator[tuple[str, Reader]]:
-    """UAV123: a sequence is a range of the frames of a folder; its annotation starts with the range."""
+    """UAV123: a sequence is a range of the frames of a folder; its annotation starts with the range.
+
+    Frames without the target (nan) count as failures, as in its version of the OTB toolkit.
+    """
     for name, (folder, first, last) in tables.UAV123_RANGES.items():
         path = root / 'anno' / 'UAV123' / f'{name}.txt'
         if path.is_file():
@@ -93,7 +95,7 @@ def _uav_sequence(path: Path, folder: Path, first: int, last: int) -> Sequence:
         row = _table(flags, len(tables.UAV123_ATTRIBUTES), 'twelve flags')[0]
         attributes = tuple(attribute for attribute, flag in zip(tables.UAV123_ATTRIBUTES, row) if flag)
     return _sequence(path.stem, _numbered(by_number, first, last, folder), _boxes(_table(path, 4, 'x,y,w,h')), path,
-                     attributes=attributes)
+                     attributes=attributes, absent_counts=True)
 
 
 def _nfs(root: Path) -> Iterator[tuple[str, Reader]]:
@@ -163,7 +165,13 @@ def _got10k_sequence(folder: Path) -> Sequence:
         raise ValueError(f'{folder} has {len(truth)} lines in groundtruth.txt and {len(cover)} in cover.label: '
                          'expected one line a frame in both')
     truth[cover[:, 0] == 0] = np.nan
-    return _sequence(folder.name, list_images(folder), truth, path)
+    meta = folder / 'meta_info.ini'
+    if not meta.is_file():
+        raise FileNotFoundError(f'no file {meta}: expected a line "resolution: (width, height)" in it')
+    found = re.search(r'^resolution:\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)', meta.read_text(), re.MULTILINE)
+    if not found:
+        raise ValueError(f'{meta}: expected a line "resolution: (width, height)"')
+    return _sequence(folder.name, list_images(folder), truth, path, frame_size=(int(found[1]), int(found[2])))
 
 
 def _got10k_test(root: Path) -> Iterator[tuple[str, Reader]]:
@@ -198,13 +206,14 @@ def _lasot_sequence(folder: Path) -> Sequence:
 BENCHMARKS = {benchmark.name: benchmark for benchmark in (
     Benchmark('otb2015', 'OTB-2015', 100, 'ROOT/<sequence>/{img/*.jpg, groundtruth_rect.txt}', _otb, 'text', origin=1),
     Benchmark('uav123', 'UAV123', 123, 'ROOT/{data_seq/UAV123/<folder>/*.jpg, anno/UAV123/<sequence>.txt}', _uav,
-              'text', absent_counts=True),
+              'text'),
     Benchmark('nfs30', 'NfS at 30 fps', 100, 'ROOT/<sequence>/30/{<sequence>/*.jpg, <sequence>.txt}', _nfs, 'text'),
     Benchmark('vot2018', 'VOT-2018', 60, 'ROOT/{list.txt, <sequence>/{color/*.jpg, groundtruth.txt}}', _vot, 'vot'),
     Benchmark('trackingnet', 'TrackingNet test', 511, 'ROOT/TEST/{frames/<sequence>/*.jpg, anno/<sequence>.txt}',
               _trackingnet, 'text', archive=True),
     Benchmark('got10k-val', 'GOT-10k val', 180,
-              'ROOT/val/{list.txt, <sequence>/{*.jpg, groundtruth.txt, cover.label}}', _got10k_val, 'got10k'),
+              'ROOT/val/{list.txt, <sequence>/{*.jpg, groundtruth.txt, cover.label, meta_info.ini}}', _got10k_val,
+              'got10k'),
     Benchmark('got10k-test', 'GOT-10k test', 180, 'ROOT/test/{list.txt, <sequence>/{*.jpg, groundtruth.txt}}',
               _got10k_test, 'got10k', archive=True),
     Benchmark('lasot', 'LaSOT, protocol II', 280,

@@ -1,7 +1,7 @@
 """Other trackers behind our own interface, `init(frame, box)`, `update(frame) -> Estimate`: OpenCV's and NanoTrack v3.
 
-Of OpenCV's trackers: the boxes that go in are rounded to whole pixels, since OpenCV's trackers take integers; those that come out are
-integers. When a peer reports that it lost the target, its last box stands, as benchmarks want a box in every frame.
+Of OpenCV's trackers: the boxes that go in are rounded to whole pixels, since they take integers; those that come out
+are integers. When a peer reports that it lost the target, its last box stands, as benchmarks want a box in every frame.
 """
 from __future__ import annotations
 

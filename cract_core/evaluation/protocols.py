@@ -140,8 +140,9 @@ def bootstrap(statistic: Callable[[np.ndarray], Mapping[str, float | None]], cou
 
 def mean_intervals(figures: Mapping[str, dict], seed: int) -> dict[str, list[float] | None]:
     """Intervals of the accuracy figures averaged over sequences."""
-    keys = [key for key, value in next(iter(figures.values())).items()
-            if key not in ('frames', 'init_ms', 'p50_ms', 'p95_ms', 'fps') and isinstance(value, float)]
+    keys = [key for key in next(iter(figures.values()))
+            if key not in ('frames', 'init_ms', 'p50_ms', 'p95_ms', 'fps')
+            and all(isinstance(one[key], float) for one in figures.values())]
     table = {key: np.array([one[key] for one in figures.values()]) for key in keys}
     return bootstrap(lambda rows: {key: float(values[rows].mean()) for key, values in table.items()},
                      len(figures), seed)
@@ -188,5 +189,5 @@ def _traces(specs, sequence: Sequence, trace: Trace | None):
 
 
 def _figures(measured: Measured, protocol: str, tracker: str) -> dict[str, dict]:
-    return {sequence.name: runner.summarize(done.run, sequence.truth)
+    return {sequence.name: runner.summarize(done.run, sequence)
             for sequence, done in zip(measured.sequences[protocol], measured.done[protocol][tracker])}

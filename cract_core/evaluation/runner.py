@@ -13,6 +13,8 @@ import numpy as np
 from . import metrics
 from .sequences import Sequence
 
+AVERAGE_OVERLAP = ('ao', 'sr50', 'sr75')
+
 
 @dataclass(frozen=True)
 class Run:
@@ -50,19 +52,44 @@ def run_sequence(tracker, sequence: Sequence, progress: Callable[[], object] = l
     return Run(np.array(boxes), np.array(scores), tuple(states), init_seconds, np.array(seconds))
 
 
-def summarize(run: Run, truth: np.ndarray) -> dict[str, float]:
-    """Figures of one sequence: AUC, precision at 20 px, latency percentiles (ms), frames a second at the median."""
-    return dict(frames=len(truth),
-                auc=metrics.success_auc(metrics.overlaps(run.boxes, truth)),
-                precision=metrics.precision(metrics.center_errors(run.boxes, truth)),
-                init_ms=run.init_seconds * 1e3,
-                lost=float(np.mean([state == 'lost' for state in run.states])), **latency(run.seconds))
+def summarize(run: Run, sequence: Sequence) -> dict[str, float | int | None]:
+    """Figures of one sequence: accuracy, latency percentiles (ms), frames a second at the median.
+
+    `auc` of success, `precision` at 20 px, `norm_precision` at 0.2; `ao`, `sr50` and `sr75` over the `counted` frames
+    with the target after the first. None where the truth is withheld or there is no such frame.
+    """
+    figures = dict(frames=len(sequence.images), auc=None, precision=None, norm_precision=None)
+    following = np.full(1, np.nan)
+    if sequence.annotated:
+        counts = sequence.absent_counts
+        figures.update(auc=metrics.success_auc(metrics.overlaps(run.boxes, sequence.truth), counts),
+                       precision=metrics.precision(metrics.center_errors(run.boxes, sequence.truth),
+                                                   absent_counts=counts),
+                       norm_precision=metrics.normalized_precision(
+                           metrics.normalized_errors(run.boxes, sequence.truth), absent_counts=counts))
+        boxes, truth = run.boxes, sequence.truth
+        if sequence.frame_size:
+            boxes, truth = (metrics.clip_boxes(some, sequence.frame_size) for some in (boxes, truth))
+            truth[~(truth[:, 2:] > 0).all(axis=1)] = np.nan
+        following = metrics.overlaps(boxes, truth)[1:]
+    counted = int((~np.isnan(following)).sum())
+    figures.update(metrics.average_overlap(following) if counted else dict.fromkeys(AVERAGE_OVERLAP), counted=counted,
+                   init_ms=run.init_seconds * 1e3,
+                   lost=float(np.mean([state == 'lost' for state in run.states])), **latency(run.seconds))
+    return figures
 
 
-def mean_figures(figures: list[dict], runs: list[Run]) -> dict[str, float]:
-    """Accuracy averaged over sequences (each counts the same, as in OTB), latency over all updates together."""
-    return dict(sequences=len(figures), frames=sum(one['frames'] for one in figures),
-                **{key: float(np.mean([one[key] for one in figures])) for key in ('auc', 'precision')},
+def mean_figures(figures: list[dict], runs: list[Run]) -> dict[str, float | int | None]:
+    """Accuracy averaged over sequences (each counts the same, as in OTB), latency over all updates together.
+
+    `ao`, `sr50` and `sr75` are over all frames together (each counts the same, as in GOT-10k).
+    """
+    counted = sum(one['counted'] for one in figures)
+    return dict(sequences=len(figures), frames=sum(one['frames'] for one in figures), counted=counted,
+                **{key: None if any(one[key] is None for one in figures) else
+                   float(np.mean([one[key] for one in figures])) for key in ('auc', 'precision', 'norm_precision')},
+                **{key: sum(one[key] * one['counted'] for one in figures if one['counted']) / counted if counted
+                   else None for key in AVERAGE_OVERLAP},
                 **latency(np.concatenate([run.seconds for run in runs])))
 
 

@@ -27,6 +27,8 @@ class Sequence:
     annotated: bool = True      # False where the benchmark keeps the truth after the first frame to itself
     regions: tuple[np.ndarray, ...] | None = None   # N polygons (K, 2), where the annotation has them
     attributes: tuple[str, ...] = ()                # short names such as SV, OCC, where the benchmark has them
+    absent_counts: bool = False     # an absent frame is a failure, instead of being left out
+    frame_size: tuple[int, int] | None = None       # width, height: boxes are cut there before the average overlap
 
     def frames(self) -> Iterator[np.ndarray]:
         """Decode frame after frame, `(H, W, 3)` uint8 BGR; ValueError naming the file that cannot be read."""

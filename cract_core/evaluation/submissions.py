@@ -19,20 +19,20 @@ from .vot import START, ResetRun, write_trajectory
 
 def write_result(folder: Path, benchmark: Benchmark, tracker: str, name: str, run: Run | ResetRun) -> Path:
     """Write the run of `tracker` on the sequence `name` below `folder`; returns the file of the boxes."""
-    folder = Path(folder) / tracker
+    folder, stem = Path(folder) / tracker, Path(name).name
     if benchmark.form == 'vot':
-        path = folder / 'baseline' / name / f'{name}_001.txt'
+        path = folder / 'baseline' / name / f'{stem}_001.txt'
         write_trajectory(path, run.trajectory)
-        np.savetxt(path.with_name(f'{name}_001_time.value'), _reset_times(run), fmt='%.6f')
+        np.savetxt(path.with_name(f'{stem}_001_time.value'), _reset_times(run), fmt='%.6f')
         return path
     path = folder / f'{name}.txt'
     if benchmark.form == 'got10k':
-        path = folder / name / f'{name}_001.txt'
+        path = folder / name / f'{stem}_001.txt'
     path.parent.mkdir(parents=True, exist_ok=True)
     boxes = run.boxes + (benchmark.origin, benchmark.origin, 0, 0)
     np.savetxt(path, boxes, fmt='%.4f', delimiter=',')
     if benchmark.form == 'got10k':
-        np.savetxt(path.with_name(f'{name}_time.txt'), [run.init_seconds, *run.seconds], fmt='%.8f')
+        np.savetxt(path.with_name(f'{stem}_time.txt'), [run.init_seconds, *run.seconds], fmt='%.8f')
     return path
 
 
