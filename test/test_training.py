@@ -11,7 +11,7 @@ import torch
 from cract_core.backbone import Backbone
 from cract_core.boxes import iou
 from cract_core.model import CractModel, load_weights
-from cract_core.training.augment import Augmentation, PairSampler
+from cract_core.training.augment import Augmentation, PairSampler, turned_size
 from cract_core.training.data import load_bank, plain_ground_mask, split
 from cract_core.training.losses import (RPN_POSITIVES, RPN_SAMPLES, balanced, batched_nms, pair_losses, pick, rpn_loss,
                                         training_proposals)
@@ -78,6 +78,20 @@ def test_boxes_of_crops_are_where_the_object_is(bank):
             found = torch.tensor([x.min(), y.min(), x.max() + 1, y.max() + 1]).float()
             clipped = box.clamp(0, crop.shape[-1])
             assert (found - clipped).abs().max() < 2.5, (found, clipped)
+
+
+def test_the_box_of_a_turned_object_lies_between_those_of_an_ellipse_and_a_rectangle():
+    for angle in (0.0, 0.3, 0.7, 1.4):
+        turned = turned_size(torch.tensor([[80.0, 30.0]]), torch.tensor([angle]))[0]
+        matrix = cv2.getRotationMatrix2D((100, 100), np.degrees(angle), 1)
+        bounds = []
+        for draw in (lambda p: cv2.ellipse(p, (100, 100), (40, 15), 0, 0, 360, 255, -1),
+                     lambda p: cv2.rectangle(p, (60, 85), (139, 114), 255, -1)):
+            picture = np.zeros((200, 200), np.uint8)
+            draw(picture)
+            bounds.append(cv2.boundingRect((cv2.warpAffine(picture, matrix, (200, 200)) > 127).astype(np.uint8))[2:])
+        for value, low, high in zip(turned.tolist(), *bounds):
+            assert low - 2 <= value <= high + 2
 
 
 def test_search_boxes_are_shifted_by_up_to_64_pixels(bank):

@@ -25,8 +25,8 @@ class Augmentation:
     shift: float = 64.0          # search region: target off the middle, pixels of the crop, uniform
     scale: float = 0.25          # log scale against the template, uniform
     aspect: float = 0.15         # log of width / height change
-    rotation: float = 0.2        # radians
-    rotated: float = 0.3         # share of pairs with rotation
+    rotation: float = 0.7        # radians, uniform: a drone that yaws turns its whole picture
+    rotated: float = 0.5         # share of pairs with rotation
     grey: float = 0.2            # both crops without colour
     colour: float = 0.25         # contrast, brightness and channel gains
     blurred: float = 0.2         # motion blur of the search crop
@@ -47,6 +47,18 @@ class Pairs:
     search: Tensor
     search_box: Tensor
     negative: Tensor
+
+
+def turned_size(size: Tensor, angle: Tensor) -> Tensor:
+    """Width and height (B, 2) of the upright box around an object turned by `angle` (B,) radians.
+
+    Objects lie between an ellipse and a rectangle that fill their box: the mean of both.
+    """
+    cos, sin = angle.cos().abs()[:, None], angle.sin().abs()[:, None]
+    other = size.flip(-1)
+    rectangle = size * cos + other * sin
+    ellipse = torch.sqrt((size * cos) ** 2 + (other * sin) ** 2)
+    return (rectangle + ellipse) / 2
 
 
 class PairSampler:
@@ -136,7 +148,7 @@ class PairSampler:
         center = to_center(box)
         crop, mask = self._cut(self.table.image[target], center[:, :2], step * torch.stack([flip, flip.abs()], -1),
                                angle, anchor, SEARCH_SIZE)
-        size = center[:, 2:] / step
+        size = turned_size(center[:, 2:] / step, angle)
         soft = self._soft_box(anchor, size * 1.05)
         masked = self.table.masked[target][:, None, None, None]
         return crop, from_center(torch.cat([anchor, size], -1)), torch.where(masked, mask, soft)
