@@ -320,13 +320,14 @@ class Painter:
         x1, y1 = np.floor(np.clip(box[:2] - margin, 0, (width - 1, height - 1))).astype(int)
         x2, y2 = np.ceil(np.clip(box[:2] + box[2:] + margin, (x1 + 1, y1 + 1), (width, height))).astype(int)
         hole = frame[y1:y2, x1:x2]
+        inner = x1 > 0, y1 > 0, x2 < width, y2 < height  # sides with ground beyond them: there has to be no seam
         best, chosen = np.inf, None
         for neighbour in NEIGHBOURS:
             dx, dy = round(neighbour[0] * (x2 - x1)), round(neighbour[1] * (y2 - y1))
             if x1 + dx < 0 or y1 + dy < 0 or x2 + dx > width or y2 + dy > height:
                 continue
             patch = frame[y1 + dy:y2 + dy, x1 + dx:x2 + dx]
-            misfit = _seam(hole, patch) * (0.7 if neighbour == self._last else 1)
+            misfit = _seam(hole, patch, inner) * (0.7 if neighbour == self._last else 1)
             if misfit < best:
                 best, chosen, copied = misfit, neighbour, patch
         self._last = chosen
@@ -334,45 +335,47 @@ class Painter:
         if chosen is None:
             painted[y1:y2, x1:x2] = _fill(frame, x1, y1, x2, y2)
         else:
-            painted[y1:y2, x1:x2] = _blend(hole, copied)
+            painted[y1:y2, x1:x2] = _blend(hole, copied, inner)
         return painted
 
 
-def _border(shape: tuple[int, ...], thickness: int) -> np.ndarray:
-    """(h, w) bool: the pixels within `thickness` of the edge."""
-    mask = np.ones(shape[:2], bool)
-    mask[thickness:shape[0] - thickness, thickness:shape[1] - thickness] = False
-    return mask
+def _depth(shape: tuple[int, ...], inner: tuple[bool, ...]) -> np.ndarray:
+    """(h, w): pixels to the nearest of the `inner` sides (left, top, right, bottom), the outermost being 0."""
+    height, width = shape[:2]
+    depth = np.full((height, width), height + width)
+    x, y = np.arange(width)[None, :], np.arange(height)[:, None]
+    for side, distance in zip(inner, (x, y, width - 1 - x, height - 1 - y)):
+        if side:
+            depth = np.minimum(depth, distance)
+    return depth
 
 
-def _seam(hole: np.ndarray, patch: np.ndarray) -> float:
-    """Mean difference of colours along the edge of two pictures of one size."""
-    edge = _border(hole.shape, 2)
-    return float(np.abs(hole[edge].astype(np.float32) - patch[edge]).mean())
+def _seam(hole: np.ndarray, patch: np.ndarray, inner: tuple[bool, ...]) -> float:
+    """Mean difference of colours along the inner sides of two pictures of one size."""
+    edge = _depth(hole.shape, inner) < 2
+    return float(np.abs(hole[edge].astype(np.float32) - patch[edge]).mean()) if edge.any() else 0.0
 
 
-def _blend(hole: np.ndarray, patch: np.ndarray) -> np.ndarray:
+def _blend(hole: np.ndarray, patch: np.ndarray, inner: tuple[bool, ...]) -> np.ndarray:
     """`patch` in the place of `hole`, without a seam: their difference along the edge is spread over the inside."""
     height, width = hole.shape[:2]
-    difference = hole.astype(np.float32) - patch
-    inside = ~_border(hole.shape, 2)
-    # a membrane through the edge's differences, solved coarsely and then relaxed; smooth, so a small grid is enough
+    depth = _depth(hole.shape, inner)
+    edge = (depth < 2).astype(np.float32)
+    # a membrane through the differences along the edge (Perez et al., Poisson Image Editing, 2003), relaxed on a small
+    # grid: it is smooth
     small = (min(width, 24), min(height, 24))
-    known = cv2.resize((~inside).astype(np.float32), small, interpolation=cv2.INTER_AREA)
-    value = cv2.resize(difference * ~inside[..., None], small, interpolation=cv2.INTER_AREA)
-    edge = known > 0
+    weight = cv2.resize(edge, small, interpolation=cv2.INTER_AREA)
+    value = cv2.resize((hole.astype(np.float32) - patch) * edge[..., None], small, interpolation=cv2.INTER_AREA)
+    known = weight > 0
     membrane = np.zeros_like(value)
-    membrane[edge] = value[edge] / known[edge][:, None]
-    membrane[~edge] = membrane[edge].mean(axis=0) if edge.any() else 0
+    membrane[known] = value[known] / weight[known][:, None]
+    membrane[~known] = membrane[known].mean(axis=0) if known.any() else 0
     for _ in range(200):
-        smooth = cv2.blur(membrane, (3, 3), borderType=cv2.BORDER_REPLICATE)
-        membrane[~edge] = smooth[~edge]
+        membrane[~known] = cv2.blur(membrane, (3, 3), borderType=cv2.BORDER_REPLICATE)[~known]
     filled = patch + cv2.resize(membrane, (width, height), interpolation=cv2.INTER_LINEAR)
     rim = max(3, min(width, height) // 12)
-    distance = np.minimum.outer(np.minimum(np.arange(height), np.arange(height)[::-1]),
-                                np.minimum(np.arange(width), np.arange(width)[::-1]))
-    weight = np.clip((distance + 1) / (rim + 1), 0, 1)[..., None]
-    return np.clip(weight * filled + (1 - weight) * hole, 0, 255).round().astype(np.uint8)
+    fade = np.clip((depth + 1) / (rim + 1), 0, 1)[..., None]
+    return np.clip(fade * filled + (1 - fade) * hole, 0, 255).round().astype(np.uint8)
 
 
 def _fill(frame: np.ndarray, x1: int, y1: int, x2: int, y2: int) -> np.ndarray:
