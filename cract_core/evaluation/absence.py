@@ -379,11 +379,21 @@ def _blend(hole: np.ndarray, patch: np.ndarray, inner: tuple[bool, ...]) -> np.n
 
 
 def _fill(frame: np.ndarray, x1: int, y1: int, x2: int, y2: int) -> np.ndarray:
-    """The hole filled from both sides with their mirror images, faded into each other; the wider sides are taken."""
+    """The hole filled from left and right with their mirror images, faded into each other.
+
+    From above and below where less than a quarter of the hole's width is left beside it, and more there.
+    """
     height, width = frame.shape[:2]
-    if max(x1, width - x2) / (x2 - x1) < max(y1, height - y2) / (y2 - y1):
-        turned = _fill(frame.transpose(1, 0, 2), y1, x1, y2, x2)
+    beside, over = max(x1, width - x2) / (x2 - x1), max(y1, height - y2) / (y2 - y1)
+    if beside < 0.25 and beside < over:
+        turned = _mirror(frame.transpose(1, 0, 2), y1, x1, y2, x2)
         return np.ascontiguousarray(turned.transpose(1, 0, 2))
+    return _mirror(frame, x1, y1, x2, y2)
+
+
+def _mirror(frame: np.ndarray, x1: int, y1: int, x2: int, y2: int) -> np.ndarray:
+    """The hole filled from left and right; a side of less than 8 pixels is left out if the other is wider."""
+    width = frame.shape[1]
     rows, inside = frame[y1:y2].astype(np.float32), np.arange(x2 - x1)
     left, right = rows[:, :x1], rows[:, x2:]
     weight = np.linspace(1, 0, x2 - x1)[None, :, None]  # of the left side

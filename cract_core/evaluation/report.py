@@ -22,9 +22,8 @@ COLORS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#7f
 TRUTH_COLOR = '#ffffff'
 PIXELS = np.arange(51)          # of the precision plot
 PICTURES, PICTURE_WIDTH = 8, 640
-LABELS = dict(auc='success AUC', precision='precision 20 px', normalized_precision='normalised precision', ao='AO',
-              sr50='SR 0.50', sr75='SR 0.75', p50_ms='p50 ms', p95_ms='p95 ms', lost='answered lost')
-TIMES = ('p50_ms', 'p95_ms', 'fps', 'init_ms', 'frames', 'sequences')
+LABELS = dict(auc='success AUC', precision='precision 20 px', norm_precision='normalised precision 0.2', ao='AO',
+              sr50='SR 0.50', sr75='SR 0.75')
 TRUST_LABELS = dict(auroc='AUROC', ece='ECE', absent_as_lost='absent as lost', false_loss='false loss',
                     frames_to_loss='frames to loss', reacquired_15='returns in 15')
 ATTRIBUTES = {  # from the annotation alone, where the benchmark names none; thresholds of the OTB paper (Wu et al. 2015)
@@ -56,20 +55,21 @@ def write_report(folder, measured: Measured, figures: dict) -> Path:
     environment.filters.update(number=number, interval=interval)
     template = environment.from_string((resources.files(__package__) / 'report.html.jinja').read_text())
     plots, pictures = {}, {}
-    if 'ope' in measured.done:
+    accuracy = [key for key in LABELS if figures.get('mean', {}).get(key) is not None]
+    if accuracy:
         plots['accuracy'] = svg(_accuracy_figure(measured, colors))
+        pictures['ope'] = worst_frames(measured, figures, colors)
+    if 'ope' in measured.done:
         plots['latency'] = svg(_latency_figure(measured, colors))
-        pictures['ope'] = worst_frames(measured, colors)
     if 'absence' in measured.done:
         plots['trust'] = svg(_trust_figure(measured, colors))
         pictures['absence'] = believed_absences(measured, colors)
-    accuracy = [key for key in next(iter(blocks.values())).get('mean', {}) if key not in TIMES]
     best = {sequence: max(block['sequences'][sequence]['auc'] for block in blocks.values())
-            for sequence in figures.get('sequences', ())}
+            for sequence in (figures['sequences'] if accuracy else ())}
     path = Path(folder) / 'report.html'
     path.write_text(template.render(
         figures=figures, blocks=blocks, colors=colors, plots=plots, pictures=pictures, labels=LABELS,
-        accuracy=accuracy, best=best, trust_labels=TRUST_LABELS, attributes=attribute_table(measured),
+        accuracy=accuracy, best=best, trust_labels=TRUST_LABELS, attributes=attribute_table(measured.sequences['ope'], blocks) if accuracy else [],
         machines=sorted({done.machine for runs in measured.done.values() for some in runs.values() for done in some}),
         definitions=ATTRIBUTES, bins=absence.ECE_BINS))
     return path
@@ -100,28 +100,27 @@ def attributes_of(sequence: Sequence) -> tuple[str, ...]:
     return tuple(name for name, true in zip(ATTRIBUTES, holds) if true)
 
 
-def attribute_table(measured: Measured) -> list[tuple[str, int, dict[str, float]]]:
-    """Per attribute its name, the number of its sequences and each tracker's success AUC over them."""
-    sequences = measured.sequences.get('ope', [])
-    groups: dict[str, list[int]] = {}
-    for row, sequence in enumerate(sequences):
+def attribute_table(sequences: list[Sequence], blocks: dict[str, dict]) -> list[tuple[str, int, dict[str, float]]]:
+    """Per attribute its name, the number of its sequences and each tracker's mean success AUC over them."""
+    groups: dict[str, list[str]] = {}
+    for sequence in sequences:
         for attribute in attributes_of(sequence):
-            groups.setdefault(attribute, []).append(row)
-    return [(attribute, len(rows), {
-        tracker: float(np.mean([metrics.success_auc(_overlaps(measured, 'ope', tracker, row)) for row in rows]))
-        for tracker in measured.done['ope']}) for attribute, rows in sorted(groups.items())]
+            groups.setdefault(attribute, []).append(sequence.name)
+    return [(attribute, len(names), {
+        tracker: float(np.mean([block['sequences'][name]['auc'] for name in names]))
+        for tracker, block in blocks.items()}) for attribute, names in sorted(groups.items())]
 
 
-def worst_frames(measured: Measured, colors: dict[str, str]) -> list[Picture]:
+def worst_frames(measured: Measured, figures: dict, colors: dict[str, str]) -> list[Picture]:
     """From the sequences that our tracker does worst on, the middle of its longest failure, with all boxes."""
-    subject = next(iter(measured.done['ope']))
-    ranked = []
-    for row in range(len(measured.sequences['ope'])):
-        overlap = _overlaps(measured, 'ope', subject, row)
-        ranked.append((metrics.success_auc(overlap), row, _middle_of_longest(overlap)))
-    return [_picture(measured, 'ope', row, frame, colors,
-                     f'{measured.sequences["ope"][row].name}, frame {frame + 1}: AUC {auc:.2f} of {subject}')
-            for auc, row, frame in sorted(ranked)[:PICTURES]]
+    sequences, subject = measured.sequences['ope'], figures['tracker']
+    ranked = sorted((figures['sequences'][sequence.name]['auc'], row) for row, sequence in enumerate(sequences))
+    pictures = []
+    for auc, row in ranked[:PICTURES]:
+        frame = _middle_of_longest(_overlaps(measured, 'ope', subject, row))
+        pictures.append(_picture(measured, 'ope', row, frame, colors,
+                                 f'{sequences[row].name}, frame {frame + 1}: AUC {auc:.2f} of {subject}'))
+    return pictures
 
 
 def believed_absences(measured: Measured, colors: dict[str, str]) -> list[Picture]:
@@ -205,9 +204,10 @@ def _accuracy_figure(measured: Measured, colors: dict[str, str]) -> Figure:
     for tracker, some in measured.done['ope'].items():
         curves, near = [], []
         for row, sequence in enumerate(measured.sequences['ope']):
-            curves.append(metrics.success_curve(_overlaps(measured, 'ope', tracker, row)))
+            counts = sequence.absent_counts
+            curves.append(metrics.success_curve(_overlaps(measured, 'ope', tracker, row), absent_counts=counts))
             errors = metrics.center_errors(some[row].run.boxes, sequence.truth)
-            near.append([metrics.precision(errors, pixels) for pixels in PIXELS])
+            near.append([metrics.precision(errors, pixels, counts) for pixels in PIXELS])
         curve, near = np.mean(curves, axis=0), np.mean(near, axis=0)
         style = dict(color=colors[tracker], linewidth=2)
         success.plot(metrics.THRESHOLDS, curve, label=f'{tracker}  {curve.mean():.3f}', **style)
