@@ -4,10 +4,11 @@ In the toolkit's workspace, `trackers.ini`:
 
     [cract]
     label = CRACT
-    protocol = traxpython
-    command = cract_core.evaluation.vot_adapter
+    protocol = trax
+    command = python -m cract_core.evaluation.vot_adapter
 
-`pip install vot-toolkit` brings the package `trax`, which this module needs. Options: `--tracker`, `--peers` and the
+`pip install "vot-toolkit<0.8"` brings the package `trax`, which this module needs. (Its version 0.9
+refuses single-object trackers in the reset-based experiment.) Options behind the command: `--tracker`, `--peers` and the
 parameters of our tracker, as in `cract eval`. A region that comes as a polygon starts the tracker with the upright box
 of its centre and area, as in our own reset-based experiment.
 """
@@ -28,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             import trax
         except ImportError as error:
-            raise ValueError('the VOT toolkit speaks TraX: pip install vot-toolkit, which brings the package trax'
+            raise ValueError('the VOT toolkit speaks TraX: pip install "vot-toolkit<0.8", which brings the package trax'
                              ) from error
         name, tracker = parse_adapter(sys.argv[1:] if argv is None else argv)
     except (ValueError, OSError) as error:
@@ -58,7 +59,8 @@ def serve(server, tracker) -> None:
 
 def region_box(region) -> np.ndarray:
     """A `trax.Rectangle` or `trax.Polygon` as x, y, w, h."""
-    if region.type() == 'rectangle':
+    import trax
+    if isinstance(region, trax.Rectangle):
         return np.array(region.bounds())
     return polygon_to_box(np.array([region.get(i) for i in range(region.size())]))
 
