@@ -35,6 +35,8 @@ examples:
       measure on annotated sequences
   cract eval benchmark/ --tracker nano --peers models/
       the same with OpenCV's TrackerNano
+  cract eval benchmark/ --tracker cract,nano,kcf --peers models/ --protocol ope,absence,streaming --report out/
+      the same beside two peers, with absences and against a camera's clock, as one HTML page
   cract synth scenes/made/clip0 --seed 7
       render an annotated aerial scene
 
@@ -51,7 +53,10 @@ One-pass evaluation (OPE) on the annotated sequences ROOT/<set>/<sequence>/{img/
 x,y,w,h a frame, 0-based pixels, nan where the target is absent (such frames are left out of the figures). The tracker
 starts on the first box and gets no help after it. Per sequence and as the mean over sequences it prints the success
 AUC (21 thresholds, strict, as the OTB toolkit), the precision at 20 px, and latency p50/p95 of an update without
-decoding; fps is the rate at the p50 latency (p95: the rate at the p95 latency)."""
+decoding; fps is the rate at the p50 latency (p95: the rate at the p95 latency).
+
+--protocol absence takes the target away and brings it back: can a "lost" be believed? --protocol streaming drops the
+frames that come while the tracker is busy. docs/evaluation.md says what every figure means."""
 
 SYNTH = """\
 Render an aerial scene with exact boxes: a drone's view of traffic with look-alikes of the target, a bridge that hides

@@ -497,6 +497,22 @@ def test_the_report_is_one_page_with_every_figure(report):
     assert len(plots) == 3 and all(b'</svg>' in plot for plot in plots)
 
 
+def test_a_benchmark_that_withholds_its_truth_has_a_report_of_speed(tmp_path, capsys):
+    clip = tmp_path / 'test' / 'GOT-10k_Test_000001'
+    write_clip(clip, 5, 0)
+    for image in (clip / 'img').iterdir():
+        image.rename(clip / image.name)
+    (clip / 'img').rmdir()
+    (clip / 'groundtruth.txt').write_text('40,50,16,16\n')
+    (tmp_path / 'test' / 'list.txt').write_text(clip.name + '\n')
+    assert cli.main(['eval', str(tmp_path), '--benchmark', 'got10k-test', '--tracker', 'kcf', '--threads', '1',
+                     '--report', str(tmp_path / 'report')]) == 0
+    text = (tmp_path / 'report' / 'report.html').read_text()
+    page = Page(text)
+    assert len(page.images) == 1 and 'keeps the truth to itself' in text  # the plot of latency
+    assert any(row[0] == 'kcf' and len(row) == 4 for row in page.rows if row)
+
+
 def test_figures_have_the_six_keys_of_trust_and_intervals(report):
     figures = json.loads((report / 'figures.json').read_text())
     assert set(figures['absence']) == {'auroc', 'ece', 'absent_as_lost', 'false_loss', 'frames_to_loss', 'reacquired_15'}
