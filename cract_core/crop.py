@@ -15,6 +15,8 @@ import numpy as np
 TEMPLATE_SIZE = 129
 SEARCH_SIZE = 257
 CONTEXT = 0.5
+TURNS = (-0.6, -0.3, 0.3, 0.6)     # radians, of the views that the discriminator learns from in the first frame
+AUGMENTED_VIEWS = len(TURNS) + 1   # and a mirrored one
 
 
 @dataclass(frozen=True)
@@ -67,3 +69,29 @@ def search_window(center, width: float, height: float) -> Window:
     """Same pixels per target as the template window, but wider."""
     side = context_side(width, height) * SEARCH_SIZE / TEMPLATE_SIZE
     return Window((float(center[0]), float(center[1])), side, SEARCH_SIZE)
+
+
+def turned_size(size: np.ndarray, angle: float) -> np.ndarray:
+    """Width and height (2,) of the upright box around an object turned by `angle` radians.
+
+    Objects lie between an ellipse and a rectangle that fill their box: the mean of both.
+    """
+    parts = np.abs([[np.cos(angle), np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * size
+    return (parts.sum(1) + np.hypot(*parts.T)) / 2
+
+
+def augmented_views(crop: np.ndarray, box: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The search crop (257, 257, 3) of the first frame turned and mirrored, with the box (4,) of the target, corners.
+
+    One frame shows one pose: these stand for those to come (ATOM trains on such views, too).
+    """
+    center, size = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
+    views = []
+    for angle in TURNS:
+        turn = cv2.getRotationMatrix2D(tuple(center - 0.5), math.degrees(angle), 1)  # pixel centres are at + 0.5
+        picture = cv2.warpAffine(crop, turn, crop.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
+        half = turned_size(size, angle) / 2
+        views.append((picture, np.concatenate([center - half, center + half])))
+    width = crop.shape[1]
+    views.append((np.ascontiguousarray(crop[:, ::-1]), np.array([width - box[2], box[1], width - box[0], box[3]])))
+    return views

@@ -245,8 +245,12 @@ class Discriminator:
         self.projection: Projection | None = None
         self.layers: FullyConnected | None = None
 
-    def start(self, phi: Tensor, samples: Samples, steps: int) -> Solution:
-        """Fit the projection and train both layers on the samples of the first frame, phi34 (1, C, H, W)."""
+    def start(self, views: list[tuple[Tensor, Samples]], steps: int) -> Solution:
+        """Fit the projection to the first view and train both layers on the samples of all views of the first frame.
+
+        views: phi34 (1, C, H, W) and boxes in it, the plain search crop first, then augmented ones.
+        """
+        phi, samples = views[0]
         boxes = torch.cat(samples).to(phi.device)
         weight = sample_weights(len(samples.positive), len(samples.negative), phi.device)
         # a few hundred boxes of each kind are enough for the components
@@ -254,11 +258,11 @@ class Discriminator:
                          torch.arange(len(samples.positive), len(boxes), 4)]).to(phi.device)
         features = pyramid_roi_align(phi, boxes[None, few]).permute(0, 2, 3, 1)
         self.projection = Projection.fit(features, weight[few] / weight[few].sum())
-        x = self.projection.of_boxes(phi, boxes)
-        self.layers = FullyConnected(x.shape[1], self.generator, phi.device)
-        count = len(samples.positive)
-        self.memory.add(x[:count], x[count:])
-        return self._train(x[:count], x[count:], steps)
+        kinds = zip(*(self._features(phi, samples) for phi, samples in views))
+        positive, negative = (torch.cat(kind) for kind in kinds)
+        self.layers = FullyConnected(positive.shape[1], self.generator, phi.device)
+        self.memory.add(positive, negative)
+        return self._train(positive, negative, steps)
 
     def score(self, features: Tensor) -> Tensor:
         """tau of aligned proposals (Eq. 7): (N, 3C, 6, 6) -> (N,), unbounded."""
@@ -266,9 +270,12 @@ class Discriminator:
 
     def remember(self, phi: Tensor, samples: Samples) -> None:
         """Store the samples of a frame in which the target was found."""
+        self.memory.add(*self._features(phi, samples))
+
+    def _features(self, phi: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:
+        """Projected features of the positives and of the negatives."""
         x = self.projection.of_boxes(phi, torch.cat(samples).to(phi.device))
-        count = len(samples.positive)
-        self.memory.add(x[:count], x[count:])
+        return x[:len(samples.positive)], x[len(samples.positive):]
 
     def update(self, short_term: bool, steps: int) -> Solution:
         """Train on the memory: a random part of its positives and the hardest of its negatives."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .boxes import check_box
 from .config import AUTO, CPU, TrackerConfig
-from .crop import SEARCH_SIZE, Window, search_window, template_window
+from .crop import AUGMENTED_VIEWS, SEARCH_SIZE, Window, augmented_views, search_window, template_window
 from .discriminator import NEGATIVE_IOU, Discriminator, draw_samples
 from .model import CractModel, Refined, Template, load_weights
 from .rpn import Proposals, change_penalty, cosine_window, select_proposals
@@ -134,20 +134,24 @@ class Tracker:
         center, corners = box[:2] + box[2:] / 2, np.concatenate([box[:2], box[:2] + box[2:]])
 
         window = template_window(center, *box[2:])                                       # Algorithm 1, line 1
-        inside = self._tensor(window.to_crop(corners))[None]
-        template = self.model.template(self._features(window.cut(frame, border)), inside)  # line 2
+        place = self._tensor(window.to_crop(corners))[None]
+        template = self.model.template(self._features(window.cut(frame, border)), place)  # line 2
         random = np.random.default_rng(config.seed)
         discriminator = Discriminator(config.regularization, config.cg_iterations, config.long_memory,
                                       config.short_memory, config.seed)
         target = Target(box, template, discriminator, border, random)
 
         search = search_window(center, *box[2:])
-        phi = self._features(search.cut(frame, border))
-        last = search.to_crop(corners)
-        others = self._propose(phi, target, last).boxes.cpu().double().numpy()
-        samples = draw_samples(last, config.init_positives, config.init_negatives, NEGATIVE_IOU[0], SEARCH_SIZE,
-                               random, distractors=others)
-        discriminator.start(phi, samples, config.init_iterations)
+        crop, inside = search.cut(frame, border), search.to_crop(corners)
+        views = []
+        for picture, place in [(crop, inside), *augmented_views(crop, inside)]:
+            phi = self._features(picture)
+            others = self._propose(phi, target, place).boxes.cpu().double().numpy()
+            share = 0.5 if picture is crop else 0.5 / AUGMENTED_VIEWS
+            views.append((phi, draw_samples(
+                place, math.ceil(share * config.init_positives), math.ceil(share * config.init_negatives),
+                NEGATIVE_IOU[0], SEARCH_SIZE, random, distractors=others)))
+        discriminator.start(views, config.init_iterations)
         self._target = target
 
     @torch.inference_mode()

@@ -1,7 +1,9 @@
+import cv2
 import numpy as np
 import pytest
 
-from cract_core.crop import SEARCH_SIZE, TEMPLATE_SIZE, Window, context_side, search_window, template_window
+from cract_core.crop import (AUGMENTED_VIEWS, SEARCH_SIZE, TEMPLATE_SIZE, Window, augmented_views, context_side,
+                             search_window, template_window)
 
 
 def ramp(width=240, height=200):
@@ -42,3 +44,16 @@ def test_both_windows_show_the_target_at_one_scale():
     assert template_window((0, 0), 30, 50).scale == pytest.approx(search_window((0, 0), 30, 50).scale)
     assert template_window((0, 0), 50, 50).side == pytest.approx(100) and TEMPLATE_SIZE == 129
     assert context_side(30, 50) == pytest.approx(((30 + 40) * (50 + 40)) ** 0.5)
+
+
+def test_augmented_views_show_the_target_in_their_box():
+    """Red pixels of a filled ellipse, found without the geometry code, fill the boxes."""
+    crop = np.zeros((257, 257, 3), np.uint8)
+    cv2.ellipse(crop, (110, 140), (40, 15), 0, 0, 360, (0, 0, 255), -1)
+    views = augmented_views(crop, np.array([70.0, 125, 151, 156]))
+    assert len(views) == AUGMENTED_VIEWS
+    for picture, box in views:
+        x, y, w, h = cv2.boundingRect((picture[:, :, 2] > 127).astype(np.uint8))
+        found = np.array([x, y, x + w, y + h])
+        np.testing.assert_allclose((box[:2] + box[2:]) / 2, (found[:2] + found[2:]) / 2, atol=1)
+        assert (box[2:] - box[:2] >= found[2:] - found[:2] - 2).all()  # an ellipse is the smaller bound

@@ -119,7 +119,7 @@ def test_discriminator_tells_the_target_from_its_surroundings_and_learns_hard_ne
     box = np.array([100.0, 100, 150, 150])
     random = np.random.default_rng(0)
     discriminator = Discriminator(0.001, 10, 100, 20, seed=0)
-    solution = discriminator.start(phi, draw_samples(box, 200, 1000, 0.5, 257, random), 6)
+    solution = discriminator.start([(phi, draw_samples(box, 200, 1000, 0.5, 257, random))], 6)
     assert solution.after < solution.before / 3
 
     def score(where):
