@@ -435,6 +435,14 @@ def test_an_error_on_a_ray_worker_is_the_same_sentence(root, cluster, tmp_path):
         list(execution.execute([Job(broken, (KCF,))], ray_address=cluster.address))
 
 
+@pytest.mark.parametrize('name', ['kcf', 'csrt', 'mil'])
+def test_a_peer_without_a_score_scores_what_it_says(pool, name):
+    spliced = absence.splice(pool[0], pool)
+    run = runner.run_sequence(peers.make_peer(name, threads=1), spliced)
+    assert run.scores.tolist() == [float(state != 'lost') for state in run.states]
+    assert run.scores[1:6].tolist() == [1.0] * 5
+
+
 class Page(HTMLParser):
     """Rows of all tables, sources of all images, texts of the headings, links."""
 

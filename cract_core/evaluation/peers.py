@@ -19,10 +19,14 @@ NETWORK_FILES = {'nano': NANO_FILES, 'nano3': NANO3_FILES}  # what a peer needs,
 
 
 class Peer:
-    """An OpenCV tracker made anew by `create` for each target."""
+    """An OpenCV tracker made anew by `create` for each target.
 
-    def __init__(self, name: str, create):
-        self.name = name
+    scored: it has a score of its own; without one, the score is 1 where it found the target, else 0. (OpenCV 5 gives
+    every tracker a `getTrackingScore`, which is always 0 in those without a score.)
+    """
+
+    def __init__(self, name: str, create, scored: bool = False):
+        self.name, self._scored = name, scored
         self._create = create
         self._tracker = None
         self._box = None
@@ -41,8 +45,7 @@ class Peer:
         found, box = self._tracker.update(np.ascontiguousarray(frame))
         if found:
             self._box = np.asarray(box, np.float64)
-        has_score = hasattr(self._tracker, 'getTrackingScore')
-        score = float(np.clip(self._tracker.getTrackingScore(), 0, 1)) if has_score else float(found)
+        score = float(np.clip(self._tracker.getTrackingScore(), 0, 1)) if self._scored else float(found)
         return Estimate(box=self._box, score=score, state=State.TRACKING if found else State.LOST,
                         identification=score, discrimination=score, proposal=score, updated=False)
 
@@ -64,7 +67,7 @@ def make_peer(name: str, backbone=None, head=None, threads: int = 0):
                                         + (f': no file {path}' if path else f': give --peers or --nano-{part}'
                                            if name == 'nano' else ': give --peers'))
     if name == 'nano':
-        return Peer(name, _nano(backbone, head))
+        return Peer(name, _nano(backbone, head), scored=True)
     if name == 'nano3':
         from .nanotrack import NanoTrack, NanoTrackNetworks
         return NanoTrack(NanoTrackNetworks(backbone, head, threads))
