@@ -54,6 +54,36 @@ def test_frames_without_the_target_are_left_out():
         metrics.success_auc(metrics.overlaps(result[:1], truth[1:2]))
 
 
+def test_absent_frames_count_as_failures_where_the_benchmark_says_so():
+    truth = [[0, 0, 10, 10], [np.nan] * 4, [0, 0, 10, 10], [0, 0, 10, 10]]
+    overlap = metrics.overlaps([[0, 0, 10, 10]] * 4, truth)
+    errors = metrics.center_errors([[0, 0, 10, 10]] * 4, truth)
+    assert metrics.success_auc(overlap, absent_counts=True) == pytest.approx(0.75 * 20 / 21)
+    assert metrics.precision(errors, absent_counts=True) == 0.75
+    assert metrics.success_auc(overlap) == pytest.approx(20 / 21) and metrics.precision(errors) == 1
+
+
+def test_normalized_precision_is_in_units_of_the_target():
+    truth = [[0, 0, 40, 10]] * 4
+    errors = metrics.normalized_errors([[8, 0, 40, 10], [0, 2, 40, 10], [0, 3, 40, 10], [6, 1.5, 40, 10]], truth)
+    assert errors == pytest.approx([0.2, 0.2, 0.3, np.hypot(0.15, 0.15)])
+    assert metrics.normalized_precision(np.array([0.2, 0.21, 0.1, 0.0])) == 0.75
+    assert metrics.normalized_precision_auc(np.array([0.0])) == 1
+    assert metrics.normalized_precision_auc(np.array([0.255, 0.6])) == pytest.approx(25 / 51 / 2)
+
+
+def test_average_overlap_and_success_rates_are_strict():
+    assert metrics.average_overlap(np.array([0.5, 0.75, 1.0, np.nan, 0.0])) == pytest.approx(
+        dict(ao=0.5625, sr50=0.5, sr75=0.25))
+    with pytest.raises(ValueError, match='no frame with the target present'):
+        metrics.average_overlap(np.full(3, np.nan))
+
+
+def test_boxes_are_cut_at_the_frame():
+    clipped = metrics.clip_boxes([[-5, 2, 10, 10], [90, 40, 20, 20], [200, 200, 5, 5]], (100, 50))
+    assert clipped.tolist() == [[0, 2, 5, 10], [90, 40, 10, 10], [100, 50, 0, 0]]
+
+
 @pytest.mark.parametrize('result, message', [
     ([[0, 0, 1, 1]] * 2, 'must both be'), ([[0, 0, np.nan, 1]], 'must be finite'), ([[0, 0, -1, 1]], 'have a size')])
 def test_results_that_cannot_be_measured_are_refused(result, message):

@@ -7,10 +7,10 @@ In the toolkit's workspace, `trackers.ini`:
     protocol = trax
     command = python -m cract_core.evaluation.vot_adapter
 
-`pip install "vot-toolkit<0.8"` brings the package `trax`, which this module needs. (Its version 0.9
-refuses single-object trackers in the reset-based experiment.) Options behind the command: `--tracker`, `--peers` and the
-parameters of our tracker, as in `cract eval`. A region that comes as a polygon starts the tracker with the upright box
-of its centre and area, as in our own reset-based experiment.
+The package `trax`, which this module needs, comes with `vot-toolkit` or alone as `vot-trax`. (Use a toolkit below 0.8:
+0.9 refuses single-object trackers in the reset-based experiment.) Options behind the command: `--tracker`, `--peers`
+and the parameters of our tracker, as in `cract eval`. A region that comes as a polygon starts the tracker with the
+upright box of its centre and area, as in our own reset-based experiment.
 """
 from __future__ import annotations
 
@@ -29,8 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             import trax
         except ImportError as error:
-            raise ValueError('the VOT toolkit speaks TraX: pip install "vot-toolkit<0.8", which brings the package trax'
-                             ) from error
+            raise ValueError('the VOT toolkit speaks TraX: pip install "cract_ros[vot]"') from error
         name, tracker = parse_adapter(sys.argv[1:] if argv is None else argv)
     except (ValueError, OSError) as error:
         print(f'{error}', file=sys.stderr)
