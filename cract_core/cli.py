@@ -35,6 +35,8 @@ examples:
       measure on annotated sequences
   cract eval benchmark/ --tracker nano --peers models/
       the same with OpenCV's TrackerNano
+  cract eval LaSOT/ --benchmark lasot --results results/
+      measure on a public benchmark, and write the boxes in its own form
   cract eval benchmark/ --tracker cract,nano,kcf --peers models/ --protocol ope,absence,streaming --report out/
       the same beside two peers, with absences and against a camera's clock, as one HTML page
   cract synth scenes/made/clip0 --seed 7
@@ -52,8 +54,13 @@ EVAL = """\
 One-pass evaluation (OPE) on the annotated sequences ROOT/<set>/<sequence>/{img/*.jpg|png, groundtruth.txt}: one line
 x,y,w,h a frame, 0-based pixels, nan where the target is absent (such frames are left out of the figures). The tracker
 starts on the first box and gets no help after it. Per sequence and as the mean over sequences it prints the success
-AUC (21 thresholds, strict, as the OTB toolkit), the precision at 20 px, and latency p50/p95 of an update without
-decoding; fps is the rate at the p50 latency (p95: the rate at the p95 latency).
+AUC (21 thresholds, strict, as the OTB toolkit), the precision at 20 px, the normalised precision at 0.2, and latency
+p50/p95 of an update without decoding; fps is the rate at the p50 latency (p95: the rate at the p95 latency).
+
+--benchmark NAME reads a public benchmark in the layout in which it is published: otb2015, uav123, nfs30, vot2018,
+trackingnet (test), got10k-val, got10k-test, lasot (protocol II). GOT-10k prints the average overlap and the success
+rates at 0.5 and 0.75; VOT-2018 runs with resets and prints accuracy, robustness and EAO. --results writes the form that
+the benchmark's own toolkit or server takes.
 
 --protocol absence takes the target away and brings it back: can a "lost" be believed? --protocol streaming drops the
 frames that come while the tracker is busy. docs/evaluation.md says what every figure means."""
@@ -141,8 +148,9 @@ def _parser(with_training: bool) -> argparse.ArgumentParser:
     evaluate.add_argument('--protocol-seed', type=int, default=0, metavar='N',
                           help='of the spliced absences and of the confidence intervals (default: 0)')
     evaluate.add_argument('--report', type=Path, metavar='DIR',
-                          help='write DIR/report.html, DIR/figures.json and every run to DIR/runs; a run that is '
-                               'there already, of the same tracker, data and version, is not repeated')
+                          help='write DIR/report.html, DIR/figures.json, the boxes (unless --results names another '
+                               'place) and every run to DIR/runs; a run that is there already, of the same tracker, '
+                               'data and version, is not repeated')
     evaluate.add_argument('--jobs', type=_positive, default=1, metavar='N', help='sequences at a time (default: 1)')
     evaluate.add_argument('--ray', metavar='ADDRESS',
                           help='spread the sequences over a Ray cluster: its address, or auto; every machine must '
@@ -302,6 +310,7 @@ def run_eval(args) -> int:
         store=Store(args.report / 'runs') if args.report else None)
     jobs = protocols.plan(specs, sequences, pool, options)
     several = len(specs) > 1
+    results = args.results or (args.report / 'results' if args.report else None)
     keys = tuple(COLUMNS)[3:] if (args.benchmark or '').startswith('got10k') else tuple(COLUMNS)[:3]
     width = max(len(one.name) for one in sequences) + (1 + max(len(spec.name) for spec in specs) if several else 0)
 
@@ -316,10 +325,10 @@ def run_eval(args) -> int:
                     with bar.external_write_mode():
                         print(_row(label(sequence.name, tracker), runner.summarize(one.run, sequence), width,
                                    keys), flush=True)
-                if args.results and benchmark and protocol == 'ope':
-                    write_result(args.results, benchmark, tracker, sequence.name, one.run)
-                elif args.results:
-                    folder = args.results / (protocol if protocol != 'ope' else '') / (tracker if several else '')
+                if results and benchmark and protocol == 'ope':
+                    write_result(results, benchmark, tracker, sequence.name, one.run)
+                elif results:
+                    folder = results / (protocol if protocol != 'ope' else '') / (tracker if several else '')
                     write_boxes(folder / f'{sequence.name}.txt', one.run.boxes)
         if 'ope' in jobs:
             print(f'{"sequence":{width}}  frames{_heads(keys)}   fps p50   fps p95   p50 ms   p95 ms', flush=True)
@@ -331,11 +340,11 @@ def run_eval(args) -> int:
     if several and 'ope' in jobs:
         _print_side_by_side(blocks, keys[0])
     _print_protocols(blocks)
-    if args.results and benchmark and benchmark.archive and 'ope' in jobs:
+    if results and benchmark and benchmark.archive and 'ope' in jobs:
         for name in blocks:
-            print(f'to hand in: {write_archive(args.results, name)}')
-    for folder in (args.results, args.report):
-        if folder and 'streaming' in jobs:
+            print(f'to hand in: {write_archive(results, name)}')
+    for folder in filter(None, (args.results, args.report)):
+        if 'streaming' in jobs:
             protocols.write_trace(folder / 'latency_trace.json', measured)
     report = [dict(tracker=name, **described[name], **block) for name, block in blocks.items()]
     report = dict(report[0], peers=report[1:], version=__version__, date=time.strftime('%Y-%m-%dT%H:%M:%S%z'),

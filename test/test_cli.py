@@ -152,6 +152,22 @@ def test_eval_reports_what_the_boxes_say(root, tmp_path, capsys):
     assert f'{report["mean"]["auc"]:.4f}' in lines[-1]
 
 
+def test_several_trackers_stand_side_by_side(root, tmp_path, capsys):
+    path = tmp_path / 'figures.json'
+    assert cli.main(['eval', str(root), '--tracker', 'kcf,mil', '--threads', '1', '--json', str(path),
+                     '--results', str(tmp_path / 'boxes')]) == 0
+    report = json.loads(path.read_text())
+    output = capsys.readouterr().out
+    names = [line.split()[:2] for line in output.splitlines() if line.startswith('made/')]
+    assert names[:4] == [['made/first', 'kcf'], ['made/first', 'mil'], ['made/second', 'kcf'], ['made/second', 'mil']]
+    table = output[output.index('\nAUC'):].split('\n')
+    assert table[1].split() == ['AUC', 'kcf', 'mil']
+    for line, name in zip(table[2:4], ('made/first', 'made/second')):
+        assert line.split() == [name, *(f'{block["sequences"][name]["auc"]:.4f}'
+                                        for block in (report, *report['peers']))]
+    assert (tmp_path / 'boxes' / 'mil' / 'made' / 'second.txt').is_file()
+
+
 def test_eval_runs_our_tracker_the_same_way_twice(root, weights, tmp_path):
     boxes = []
     for attempt in ('a', 'b'):
