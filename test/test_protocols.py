@@ -519,6 +519,7 @@ def test_a_benchmark_that_withholds_its_truth_has_a_report_of_speed(tmp_path, ca
     page = Page(text)
     assert len(page.images) == 1 and 'keeps the truth to itself' in text  # the plot of latency
     assert any(row[0] == 'kcf' and len(row) == 4 for row in page.rows if row)
+    assert (tmp_path / 'report' / 'results' / 'kcf.zip').is_file()  # what the server takes
 
 
 def test_figures_have_the_six_keys_of_trust_and_intervals(report):

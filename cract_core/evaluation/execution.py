@@ -12,6 +12,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from importlib import resources
@@ -130,7 +131,9 @@ def execute(jobs: list[Job], workers: int = 1, ray_address: str | None = None,
             yield index, run_job(job, lambda: progress(1))
     else:
         # 'spawn': a forked copy of a process that has used torch's threads may hang
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context('spawn')) as pool:
+        # an interruption from the keyboard reaches the workers too, and ends them at once and without a word
+        with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), signal.signal,
+                                 (signal.SIGINT, signal.SIG_DFL)) as pool:
             waiting = {pool.submit(run_job, job): index for index, job in enumerate(jobs)}
             try:
                 for future in as_completed(waiting):
