@@ -303,10 +303,12 @@ def test_a_peer_takes_fractional_boxes_rounded(monkeypatch):
     peer = peers.Peer('recorder', Recorder)
     with pytest.raises(RuntimeError, match='update before init'):
         peer.update(np.zeros((9, 9, 3), np.uint8))
-    peer.init(np.zeros((9, 9, 3), np.uint8), np.array([1.6, 2.4, 0.3, 7.5]))
+    with pytest.raises(ValueError, match='lies outside the 9 x 9 frame'):
+        peer.init(np.zeros((9, 9, 3), np.uint8), (9, 0, 5, 5))
+    peer.init(np.zeros((9, 9, 3), np.uint8), np.array([1.6, 2.4, 1.3, 7.5]))
     assert given == [(2, 2, 1, 8)] and all(type(value) is int for value in given[0])
     estimate = peer.update(np.zeros((9, 9, 3), np.uint8))
-    assert estimate.state is State.LOST and estimate.box.tolist() == [1.6, 2.4, 0.3, 7.5]
+    assert estimate.state is State.LOST and estimate.box.tolist() == [1.6, 2.4, 1.3, 7.5]
 
 
 def test_missing_trackers_and_files_are_one_sentence(monkeypatch, tmp_path):

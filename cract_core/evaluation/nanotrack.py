@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ..boxes import check_box
 from ..tracker import Estimate, State
 
 TEMPLATE_SIZE, SEARCH_SIZE = 127, 255   # pixels of the two crops
@@ -85,8 +86,8 @@ class NanoTrack:
         self._template = None
 
     def init(self, frame: np.ndarray, box) -> None:
-        """Start on `frame` (H, W, 3) uint8 BGR with `box` x, y, w, h."""
-        box = np.asarray(box, np.float64)
+        """Start on `frame` (H, W, 3) uint8 BGR with `box` x, y, w, h; ValueError if it lies outside of the frame."""
+        box = check_box(box, frame.shape[1::-1])
         self._center, self._size = box[:2] + box[2:] / 2, box[2:].copy()
         self._fill = frame.mean(axis=(0, 1))
         self._template = self._networks.features(

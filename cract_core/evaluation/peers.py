@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ..boxes import check_box
 from ..tracker import Estimate, State
 
 PEERS = ('nano', 'nano3', 'csrt', 'kcf', 'mil')
@@ -32,10 +33,11 @@ class Peer:
         self._box = None
 
     def init(self, frame: np.ndarray, box) -> None:
-        """Start on `frame` (H, W, 3) uint8 BGR with `box` x, y, w, h."""
+        """Start on `frame` (H, W, 3) uint8 BGR with `box` x, y, w, h; ValueError if it lies outside of the frame."""
+        check_box(box, frame.shape[1::-1])
         x, y, w, h = (int(round(float(value))) for value in box)
         self._tracker = self._create()
-        self._tracker.init(np.ascontiguousarray(frame), (x, y, max(w, 1), max(h, 1)))
+        self._tracker.init(np.ascontiguousarray(frame), (x, y, w, h))
         self._box = np.asarray(box, np.float64)
 
     def update(self, frame: np.ndarray) -> Estimate:
