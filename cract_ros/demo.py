@@ -33,7 +33,7 @@ from cract_core import cli
 from cract_core.evaluation.metrics import overlaps
 from cract_core.evaluation.sequences import read_boxes, write_boxes
 from cract_core.video import FrameSource, VideoWriter
-from cract_ros import overlay
+from cract_ros import overlay, transport
 from cract_ros.conversions import box_from_message
 from cract_ros.player import parse_box, positive, stamp_ns
 
@@ -239,7 +239,7 @@ def main(argv: list[str] | None = None) -> int:
     # Other ROS systems on this network stay out of it; large images need the transport (see the README).
     os.environ.setdefault('ROS_DOMAIN_ID', str(random.randint(1, 101)))
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    os.environ.setdefault('FASTDDS_BUILTIN_TRANSPORTS', 'LARGE_DATA')
+    transport.use_profile()
     rclpy.init()
     try:
         with tempfile.TemporaryDirectory(prefix='cract-demo-') as folder:

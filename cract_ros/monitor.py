@@ -3,9 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-VARIABLE, VALUE = 'FASTDDS_BUILTIN_TRANSPORTS', 'LARGE_DATA'
-HINT = f'large images need {VARIABLE}={VALUE} in the environment of the camera node and of this node'
-HINT_WHERE_SET = f'{VARIABLE}={VALUE} is set for this node: is it for the camera node, and has the machine time left?'
+from cract_ros import transport
 
 
 @dataclass
@@ -24,9 +22,9 @@ class FrameMonitor:
     LOSS = 0.5  # share of frames missing that is worth a word
     IDLE = 0.4  # share of busy time below which it is not the tracker that drops them
 
-    def __init__(self, now: float, transport: str = ''):
-        """`transport` is what the environment variable FASTDDS_BUILTIN_TRANSPORTS says here."""
-        self._hint = HINT_WHERE_SET if transport == VALUE else HINT
+    def __init__(self, now: float):
+        self._hint = 'with Fast DDS large images need the setting ' \
+                     f'{transport.VARIABLE}={transport.profile()} in the environment of the camera node'
         self.total = Counts()
         self._window = Counts()
         self._since = now

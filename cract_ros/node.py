@@ -9,7 +9,6 @@ lifecycle) have a callback group each, so none of them waits for more than the f
 from __future__ import annotations
 
 import functools
-import os
 import signal
 import threading
 import time
@@ -33,7 +32,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 from vision_msgs.msg import Detection2D
 
-from cract_ros import conversions, monitor, overlay, parameters
+from cract_ros import conversions, overlay, parameters, transport
 from cract_ros.monitor import FrameMonitor
 from cract_ros.srv import InitTarget
 
@@ -186,7 +185,7 @@ class TrackerNode(LifecycleNode):
 
     @staticmethod
     def _new_monitor() -> FrameMonitor:
-        return FrameMonitor(time.monotonic(), os.environ.get(monitor.VARIABLE, ''))
+        return FrameMonitor(time.monotonic())
 
     def _judge(self) -> None:
         advice = self._monitor.judge(time.monotonic(), self.count_publishers(self._subscription.topic_name))
@@ -300,6 +299,7 @@ class CallbackPool(MultiThreadedExecutor):
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM, both clean ends: the frame at hand is finished and published first."""
     stopped = threading.Event()
+    transport.use_profile()
     # rclpy's own handlers would pull the context from under a frame that is being worked on
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from vision_msgs.msg import Detection2D
 
 from cract_core.video import FrameSource
+from cract_ros import transport
 from cract_ros.conversions import box_to_message, from_bgr
 from cract_ros.srv import InitTarget
 
@@ -161,6 +162,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--tracker', default='tracker', help='name of the tracker node (default: tracker)')
     parser.add_argument('--log', type=Path, metavar='FILE.json', help='write the stamps of the frames')
     args, ros_args = parser.parse_known_args(argv)
+    transport.use_profile()
     rclpy.init(args=ros_args)
     try:
         with FrameSource(args.clip) as source:

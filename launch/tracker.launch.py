@@ -4,7 +4,7 @@ from pathlib import Path
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument
-from launch.substitutions import EnvironmentVariable, LaunchConfiguration
+from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
@@ -27,8 +27,5 @@ def generate_launch_description() -> LaunchDescription:
         parameters=[LaunchConfiguration('params_file'),
                     {'autostart': ParameterValue(LaunchConfiguration('autostart'), value_type=bool)}],
         remappings=[('image', LaunchConfiguration('image'))],
-        arguments=['--ros-args', '--log-level', LaunchConfiguration('log_level')],
-        # Fast DDS loses most large images with its default transports; a choice of the user's own is kept
-        additional_env={'FASTDDS_BUILTIN_TRANSPORTS': EnvironmentVariable(
-            'FASTDDS_BUILTIN_TRANSPORTS', default_value='LARGE_DATA')})
+        arguments=['--ros-args', '--log-level', LaunchConfiguration('log_level')])
     return LaunchDescription([*arguments, node])

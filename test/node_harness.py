@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import array
-import os
 import signal
 import subprocess
 import sys
@@ -26,10 +25,10 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 from vision_msgs.msg import BoundingBox2D, Detection2D
 
+from cract_ros import transport
 from cract_ros.srv import InitTarget
 
-# Large images; read when a participant is made, so it must be set before the first rclpy.init
-os.environ.setdefault('FASTDDS_BUILTIN_TRANSPORTS', 'LARGE_DATA')
+transport.use_profile()  # before the first rclpy.init
 
 PATIENCE = 120.0  # seconds; the machine may be busy with other things
 BOX = (140.0, 100.0, 48.0, 40.0)
@@ -120,6 +119,20 @@ class Peer(Node):
         self.wait(future.done, f'the answer of {name}')
         return future.result()
 
+    def call_until_answered(self, name: str, request):
+        """Ask every 2 s: what is sent before a node that was killed is known to be gone may reach nobody."""
+        futures = []
+
+        def answer():
+            return next((future for future in futures if future.done()), None)
+
+        deadline = time.monotonic() + PATIENCE
+        while answer() is None:
+            assert time.monotonic() < deadline, f'the answer of {name} did not come within {PATIENCE:.0f} s'
+            futures.append(self._own_clients[name].call_async(request))
+            self._pause(2.0, answer)
+        return answer().result()
+
     def serves(self, name: str) -> bool:
         return self._own_clients[name].service_is_ready()
 
@@ -127,7 +140,7 @@ class Peer(Node):
         request = InitTarget.Request(bbox=bounding_box(*box), id=target_id)
         for name, value in changes.items():
             setattr(request, name, value)
-        return self.call('init_target', request)
+        return self.call_until_answered('init_target', request)
 
     def reset(self) -> Trigger.Response:
         return self.call('reset', Trigger.Request())
@@ -192,9 +205,10 @@ class Peer(Node):
             if response.success or not response.message.startswith('no image') or time.monotonic() > deadline:
                 return response
 
-    def _pause(self, seconds: float) -> None:
+    def _pause(self, seconds: float, condition=lambda: None) -> None:
+        """Spin for so long, or until `condition()` is not None."""
         until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        while time.monotonic() < until and condition() is None:
             rclpy.spin_once(self, timeout_sec=0.05)
 
     def _repeat(self, message: Image, stamps: set, answer, what: str):
@@ -224,16 +238,6 @@ def weights(tmp_path_factory) -> str:
 
 @pytest.fixture(scope='module')
 def peer():
-    rclpy.init()
-    node = Peer()
-    yield node
-    node.destroy_node()
-    rclpy.try_shutdown()
-
-
-@pytest.fixture
-def alone():
-    """A peer of one test."""
     rclpy.init()
     node = Peer()
     yield node
