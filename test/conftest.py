@@ -12,8 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # The environment is a ROS prefix; `make` says so too, this is for a bare `python -m pytest`.
 if sys.prefix not in (prefixes := os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)):
     os.environ['AMENT_PREFIX_PATH'] = os.pathsep.join(p for p in [sys.prefix, *prefixes] if p)
-# Nodes of the tests and of their child processes meet each other, not those of another run. (Restricting the discovery to
-# this machine is no way: it would switch off the transport that large images need.)
+# Nodes of the tests and of their child processes meet each other, not those of another run.
 os.environ.setdefault('ROS_DOMAIN_ID', str(os.getpid() % 100 + 1))
 
 
