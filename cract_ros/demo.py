@@ -227,7 +227,8 @@ def main(argv: list[str] | None = None) -> int:
                         help='target in the first frame (default: from groundtruth.txt)')
     parser.add_argument('--output', type=Path, default=Path('demo/out.mp4'), metavar='OUT.mp4',
                         help='video to write; results.txt is written beside it (default: demo/out.mp4)')
-    parser.add_argument('--rate', type=positive, metavar='HZ', help="camera rate (default: the clip's; folders: 30)")
+    parser.add_argument('--rate', type=positive, metavar='HZ', help="camera rate (default: a video's own, 30 for the rendered scene; images have none: "
+                             'the next one is shown when the one before has been answered)')
     parser.add_argument('--wait', action='store_true',
                         help='publish a frame when the one before has been answered, so that none is dropped')
     parser.add_argument('--frames', type=int, metavar='N', help='stop after N frames')
@@ -249,6 +250,8 @@ def main(argv: list[str] | None = None) -> int:
                 if cli.main(['synth', str(path), '--frames', str(args.frames or FRAMES)]):
                     raise DemoError('the scene could not be rendered')
             clip = find_clip(path, args.box)
+            if args.clip and clip.path.is_dir() and args.rate is None:
+                args.wait = True
             args.output.parent.mkdir(parents=True, exist_ok=True)
             listener, played = run(clip, args, Path(folder, 'player.json'))
             if not any(stamp in listener.answers for stamp in played['stamps'][1:]):
