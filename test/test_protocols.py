@@ -323,6 +323,18 @@ def test_bootstrap_agrees_with_the_theory_of_the_mean():
     assert protocols.bootstrap(lambda rows: dict(mean=0.5), 1) == dict(mean=None)
 
 
+def test_intervals_lie_about_the_means_that_they_belong_to():
+    figures = {str(i): dict(frames=9, counted=counted, auc=auc, ao=auc, lost=0.0)
+               for i, (counted, auc) in enumerate(((10, 0.2), (1000, 0.8), (1000, 0.8), (10, 0.2)))}
+    intervals = protocols.mean_intervals(figures, 0)
+    assert intervals['auc'] == pytest.approx([0.2, 0.8], abs=0.01) and intervals['lost'] == [0, 0]
+    many = {f'{i}{name}': one for i in range(10) for name, one in figures.items()}
+    low, high = protocols.mean_intervals(many, 0)['ao']  # every frame counts the same
+    assert 0.78 < low < high < 0.8
+    low, high = protocols.mean_intervals(many, 0)['auc']  # every sequence does
+    assert 0.38 < low < 0.5 < high < 0.62
+
+
 def frames_shown(monkeypatch):
     """The names of the sequences that are really run, from now on."""
     run, names = runner.run_sequence, []

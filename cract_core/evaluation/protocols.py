@@ -95,6 +95,8 @@ def block(measured: Measured, tracker: str) -> dict:
         trusts = trusts_of(measured, tracker)
         result['absence'] = absence.figures(trusts)
         result['absence_threshold'] = absence.threshold(trusts)
+        result['absence_right'] = float(sum(one.correct.sum() for one in trusts)
+                                        / sum((~one.gone).sum() for one in trusts))
         result['absence_intervals'] = bootstrap(lambda rows: absence.figures([trusts[i] for i in rows]),
                                                 len(trusts), seed, RESAMPLES // 5)
         result['absence_sequences'] = {
@@ -139,13 +141,17 @@ def bootstrap(statistic: Callable[[np.ndarray], Mapping[str, float | None]], cou
 
 
 def mean_intervals(figures: Mapping[str, dict], seed: int) -> dict[str, list[float] | None]:
-    """Intervals of the accuracy figures averaged over sequences."""
+    """Intervals of the accuracy figures as `runner.mean_figures` averages them."""
     keys = [key for key in next(iter(figures.values()))
             if key not in ('frames', 'init_ms', 'p50_ms', 'p95_ms', 'fps')
             and all(isinstance(one[key], float) for one in figures.values())]
     table = {key: np.array([one[key] for one in figures.values()]) for key in keys}
-    return bootstrap(lambda rows: {key: float(values[rows].mean()) for key, values in table.items()},
-                     len(figures), seed)
+    frames = np.array([one['counted'] for one in figures.values()])
+
+    def means(rows: np.ndarray) -> dict[str, float]:
+        return {key: float(np.average(values[rows], weights=frames[rows] if key in runner.AVERAGE_OVERLAP else None))
+                for key, values in table.items()}
+    return bootstrap(means, len(figures), seed)
 
 
 def trace_of(measured: Measured) -> dict:

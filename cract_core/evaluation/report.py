@@ -213,8 +213,8 @@ def _accuracy_figure(measured: Measured, colors: dict[str, str]) -> Figure:
         success.plot(metrics.THRESHOLDS, curve, label=f'{tracker}  {curve.mean():.3f}', **style)
         precise.plot(PIXELS, near, label=f'{tracker}  {near[20]:.3f}', **style)
     precise.axvline(20, color='#999999', linewidth=1, linestyle=':')
-    success.legend(frameon=False, title='AUC')
-    precise.legend(frameon=False, title='at 20 px')
+    success.legend(title='AUC', framealpha=0.8, edgecolor='none')
+    precise.legend(title='at 20 px', framealpha=0.8, edgecolor='none')
     return figure
 
 
@@ -235,7 +235,7 @@ def _trust_figure(measured: Measured, colors: dict[str, str]) -> Figure:
     trackers = list(measured.done['absence'])
     figure = Figure(figsize=(10.5, 2.6 + 1.5 * len(trackers)), layout='constrained')
     grid = figure.add_gridspec(len(trackers), 2)
-    plot = figure.add_subplot(grid[:, 0])
+    plot = figure.add_subplot(grid[:3, 0])
     plot.set(title='Reliability', xlabel='score', ylabel='share that is right', xlim=(0, 1), ylim=(0, 1))
     plot.plot((0, 1), (0, 1), color='#999999', linewidth=1, linestyle=':')
     plot.grid(alpha=0.25)
