@@ -139,7 +139,6 @@ def test_expected_overlap_equals_its_definition_worked_out_frame_by_frame():
 
 def read_published(folder, tracker):
     truth = json.loads((folder / 'VOT2018.json').read_text())
-    trajectories, overlaps = [], []
     archive = folder / ('DaSiamRPN.zip' if tracker == 'DaSiamRPN' else 'others.zip')
     with zipfile.ZipFile(archive) as results:
         for name, one in truth.items():
