@@ -120,7 +120,7 @@ class Peer(Node):
         return future.result()
 
     def call_until_answered(self, name: str, request):
-        """Ask every 2 s: what is sent before a node that was killed is known to be gone may reach nobody."""
+        """Ask again and again: what is sent before a node that was killed is known to be gone may reach nobody."""
         futures = []
 
         def answer():
@@ -130,7 +130,7 @@ class Peer(Node):
         while answer() is None:
             assert time.monotonic() < deadline, f'the answer of {name} did not come within {PATIENCE:.0f} s'
             futures.append(self._own_clients[name].call_async(request))
-            self._pause(2.0, answer)
+            self._pause(5.0, answer)
         return answer().result()
 
     def serves(self, name: str) -> bool:
@@ -249,11 +249,12 @@ def peer():
 def launch_tracker(tmp_path_factory, weights):
     """Start tracker processes with given parameters; all are gone at the end of the module."""
     started = []
+    given = {'threads': 1}  # on a busy machine threads of one node wait for each other for seconds
+    if weights:
+        given['weights'] = weights
 
     def start(**parameters) -> TrackerProcess:
-        if weights:
-            parameters = {'weights': weights} | parameters
-        started.append(TrackerProcess(tmp_path_factory.mktemp('tracker') / 'log.txt', parameters))
+        started.append(TrackerProcess(tmp_path_factory.mktemp('tracker') / 'log.txt', given | parameters))
         return started[-1]
 
     yield start
