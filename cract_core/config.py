@@ -80,9 +80,9 @@ class TrackerConfig:
 
     # Trust
     uncertain_score: float = parameter(
-        0.5, 'a final score below this makes the state UNCERTAIN', minimum=0.0, maximum=1.0, live=True)
+        0.35, 'a final score below this makes the state UNCERTAIN', minimum=0.0, maximum=1.0, live=True)
     lost_score: float = parameter(
-        0.25, 'a final score below this for `lost_frames` frames makes the state LOST', minimum=0.0, maximum=1.0,
+        0.15, 'a final score below this for `lost_frames` frames makes the state LOST', minimum=0.0, maximum=1.0,
         live=True)
     lost_frames: int = parameter(
         5, 'consecutive frames below `lost_score` before the target counts as lost', minimum=1, maximum=1000,

@@ -1,6 +1,7 @@
 """Everything that is learned offline, put together, and its file form."""
 from __future__ import annotations
 
+import copy
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -77,9 +78,7 @@ class CractModel(nn.Module):
 
 def save_weights(model: CractModel, path: str | Path) -> None:
     """Write a model as float16 tensors, batch norm folded; the model itself is not changed."""
-    folded = CractModel(model.channels)
-    folded.load_state_dict(model.state_dict(), strict=False)
-    state = folded.fold().state_dict()
+    state = copy.deepcopy(model).fold().state_dict()
     tensors = {name: value.to('cpu', torch.float16).contiguous() for name, value in state.items()}
     torch.save({'format': FORMAT, 'channels': model.channels, 'state': tensors}, path)
 

@@ -270,3 +270,16 @@ def test_configuration_file_is_checked(tmp_path):
 def test_missing_data_is_one_sentence(tmp_path):
     with pytest.raises(FileNotFoundError, match='no training shards'):
         load_bank(tmp_path)
+
+
+def test_a_run_may_start_from_shipped_weights(shards, imagenet, tmp_path):
+    """The first step of the second run sees exactly the function that the first one saved."""
+    first = train(TrainConfig(data=str(shards), imagenet=imagenet, steps=2, batch=2, warmup=1, device='cpu',
+                              output=str(tmp_path / 'first'), held_out=0.2))
+    trainer = Trainer(TrainConfig(data=str(shards), start_from=str(first), device='cpu'))
+    crop = torch.rand(2, 3, 129, 129) * 255
+    torch.testing.assert_close(trainer.model.train().features(crop), load_weights(first).features(crop))
+    draws = sampler(load_bank(shards), Augmentation())
+    before = trainer.model.fusion.mix.conv.weight.clone()
+    trainer.train_step(draws)
+    assert not torch.equal(before, trainer.model.fusion.mix.conv.weight)

@@ -25,8 +25,8 @@ class Augmentation:
     shift: float = 64.0          # search region: target off the middle, pixels of the crop, uniform
     scale: float = 0.25          # log scale against the template, uniform
     aspect: float = 0.15         # log of width / height change
-    rotation: float = 0.7        # radians, uniform: a drone that yaws turns its whole picture
-    rotated: float = 0.5         # share of pairs with rotation
+    rotation: float = 0.35       # radians, uniform: a drone that yaws turns its whole picture
+    rotated: float = 0.3         # share of pairs with rotation
     grey: float = 0.2            # both crops without colour
     colour: float = 0.25         # contrast, brightness and channel gains
     blurred: float = 0.2         # motion blur of the search crop

@@ -14,7 +14,7 @@ import yaml
 from torch import Tensor
 from tqdm import tqdm
 
-from ..model import CractModel, save_weights
+from ..model import CractModel, load_weights, save_weights
 from .augment import Augmentation, PairSampler
 from .data import ImageBank, load_bank, split
 from .losses import Losses, Quality, pair_losses
@@ -107,17 +107,14 @@ def imagenet_backbone(path: str) -> dict[str, Tensor]:
 
 
 def start_model(config: TrainConfig) -> CractModel:
-    """A model with ImageNet's backbone and fresh heads, or with the weights of an earlier run."""
-    model = CractModel()
+    """A model with ImageNet's backbone and fresh heads, or with the weights of an earlier run.
+
+    The latter have their batch norms folded and go on without: a fresh norm would not be the identity in training.
+    """
     if config.start_from:
-        content = torch.load(config.start_from, map_location='cpu', weights_only=True)
-        state = {name: value.float() for name, value in content['state'].items()}
-        missing = model.load_state_dict(state, strict=False).missing_keys
-        strange = [name for name in missing if '.norm.' not in name]  # a folded norm starts as the identity
-        if strange:
-            raise ValueError(f'{config.start_from} lacks {strange[0]}')
-    else:
-        model.backbone.load_state_dict(imagenet_backbone(config.imagenet))
+        return load_weights(config.start_from).requires_grad_(True)
+    model = CractModel()
+    model.backbone.load_state_dict(imagenet_backbone(config.imagenet))
     return model
 
 
