@@ -284,11 +284,31 @@ class TrackerNode(LifecycleNode):
         self._tracker = self._detections = self._overlays = None
 
 
+class PromptPool(ThreadPoolExecutor):
+    """Threads that have begun a call before `submit` returns.
+
+    rclpy's executor hands a callback out again and again until it has begun, thousands of times a second, and so keeps
+    the interpreter's lock from the very thread that should begin it (measured: frames waited up to 2 s).
+    """
+
+    def submit(self, call, /, *args, **kwargs):
+        begun = threading.Event()
+
+        def run():
+            begun.set()
+            return call(*args, **kwargs)
+
+        future = super().submit(run)
+        begun.wait()
+        return future
+
+
 class CallbackPool(MultiThreadedExecutor):
-    """One thread a callback group, and an orderly end."""
+    """One thread a callback group, so that one is always free, and an orderly end."""
 
     def __init__(self):
         super().__init__(num_threads=CALLBACK_GROUPS)
+        self._executor = PromptPool(CALLBACK_GROUPS)
 
     def shutdown(self, timeout_sec: float | None = None, *, wait_for_threads: bool = True) -> bool:
         """Finish the callbacks that have begun: rclpy takes their guard condition away first."""
