@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .boxes import check_box
+from .boxes import check_box, iou
 from .config import AUTO, CPU, TrackerConfig
 from .crop import AUGMENTED_VIEWS, SEARCH_SIZE, Window, augmented_views, search_window, template_window
 from .discriminator import NEGATIVE_IOU, Discriminator, draw_samples
@@ -250,7 +250,7 @@ class Tracker:
         """Collect samples and train D when necessary: every K frames, when the score falls, when a distractor shows."""
         config = self.config
         target.since_update += 1
-        others = np.array([_overlap(boxes[best], box) < DISTRACTOR_IOU for box in boxes])
+        others = iou(torch.from_numpy(boxes), torch.from_numpy(boxes[best])).numpy() < DISTRACTOR_IOU
         rival = float(scores[others].max(initial=0.0))
         distracted = rival > max(DISTRACTOR_RATIO * scores[best], DISTRACTOR_SCORE)
         due = target.since_update >= config.update_interval
@@ -266,11 +266,3 @@ class Tracker:
         target.discriminator.update(short_term=falling, steps=config.update_iterations)
         target.since_update = 0
         return True
-
-
-def _overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """IoU of two corner boxes."""
-    width, height = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-    common = max(0.0, width) * max(0.0, height)
-    total = np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - common
-    return float(common / total) if total > 0 else 0.0
