@@ -6,64 +6,20 @@ from __future__ import annotations
 
 import array
 from importlib.util import find_spec
-from typing import NamedTuple
 
-import cv2
 import numpy as np
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from vision_msgs.msg import BoundingBox2D, Detection2D, ObjectHypothesisWithPose
 
+from cract_core import encodings
+
 CLASS_ID = 'target'
 
 
-class Layout(NamedTuple):
-    """How an encoding stores a pixel, and OpenCV's code that makes BGR of it (None: it is BGR)."""
-    channels: int
-    bits: int
-    code: int | None
-    columns: int = 1  # neighbouring pixels that share their colour: the width is a multiple of it
-
-
-# sensor_msgs/image_encodings.hpp; OpenCV's older Bayer names start at the second row, those used here at the first
-LAYOUTS = {
-    'bgr8': Layout(3, 8, None),
-    '8UC3': Layout(3, 8, None),
-    'rgb8': Layout(3, 8, cv2.COLOR_RGB2BGR),
-    'bgra8': Layout(4, 8, cv2.COLOR_BGRA2BGR),
-    '8UC4': Layout(4, 8, cv2.COLOR_BGRA2BGR),
-    'rgba8': Layout(4, 8, cv2.COLOR_RGBA2BGR),
-    'mono8': Layout(1, 8, cv2.COLOR_GRAY2BGR),
-    '8UC1': Layout(1, 8, cv2.COLOR_GRAY2BGR),
-    'mono16': Layout(1, 16, cv2.COLOR_GRAY2BGR),
-    '16UC1': Layout(1, 16, cv2.COLOR_GRAY2BGR),
-    'uyvy': Layout(2, 8, cv2.COLOR_YUV2BGR_UYVY, 2),
-    'yuv422': Layout(2, 8, cv2.COLOR_YUV2BGR_UYVY, 2),
-    'yuyv': Layout(2, 8, cv2.COLOR_YUV2BGR_YUY2, 2),
-    'yuv422_yuy2': Layout(2, 8, cv2.COLOR_YUV2BGR_YUY2, 2),
-    **{f'bayer_{pattern}{bits}': Layout(1, bits, code)
-       for pattern, code in (('rggb', cv2.COLOR_BayerRGGB2BGR), ('bggr', cv2.COLOR_BayerBGGR2BGR),
-                             ('gbrg', cv2.COLOR_BayerGBRG2BGR), ('grbg', cv2.COLOR_BayerGRBG2BGR))
-       for bits in (8, 16)},
-}
-
-
 def to_bgr(message: Image) -> np.ndarray:
-    """The picture of an image message, (H, W, 3) uint8 BGR.
-
-    A bgr8 message is not copied: the array is a view of its data, with padded rows left out by the strides. 16 bits
-    are scaled to 8 by the full range, only 16UC1, whose range is not defined (depth, thermal), by the least and
-    the greatest value in the frame. An encoding that is not known here is handed to cv_bridge where it is installed.
-
-    Raises ValueError, one sentence, for an unknown encoding or for sizes that do not fit each other.
-    """
-    layout = LAYOUTS.get(message.encoding)
-    if layout is None:
-        return _with_cv_bridge(message)
-    pixels = _pixels(message, layout)
-    if layout.bits == 16:
-        pixels = _to_8_bits(pixels, stretch=message.encoding == '16UC1')
-    return pixels if layout.code is None else cv2.cvtColor(pixels, layout.code)
+    """`encodings.to_bgr`; an encoding that is not known there is handed to cv_bridge where it is installed."""
+    return encodings.to_bgr(message) if message.encoding in encodings.LAYOUTS else _with_cv_bridge(message)
 
 
 def from_bgr(frame: np.ndarray, header: Header) -> Image:
@@ -108,38 +64,10 @@ def to_detection(estimate, header: Header, target_id: str) -> Detection2D:
     return message
 
 
-def _pixels(message: Image, layout: Layout) -> np.ndarray:
-    """A view (H, W) or (H, W, C) of the message's data; every size is checked before anything is allocated."""
-    width, height, step = message.width, message.height, message.step
-    if width < 1 or height < 1:
-        raise ValueError(f'an image must have at least one pixel, got {width}x{height}')
-    if width % layout.columns:
-        raise ValueError(f'the width of a {message.encoding} image must be even, got {width}')
-    pixel = layout.channels * layout.bits // 8
-    if step < width * pixel:
-        raise ValueError(
-            f'a row of {width} {message.encoding} pixels takes {width * pixel} bytes, but step is {step}')
-    needed = step * (height - 1) + width * pixel
-    if len(message.data) < needed:
-        raise ValueError(f'a {width}x{height} {message.encoding} image with step {step} takes {needed} bytes, '
-                         f'but the message has {len(message.data)}')
-    dtype = np.dtype(np.uint8 if layout.bits == 8 else '>u2' if message.is_bigendian else '<u2')
-    pixels = np.ndarray((height, width, layout.channels), dtype, buffer=message.data,
-                        strides=(step, pixel, dtype.itemsize))
-    return pixels[..., 0] if layout.channels == 1 else pixels
-
-
-def _to_8_bits(pixels: np.ndarray, stretch: bool) -> np.ndarray:
-    """(H, W) uint16 of any byte order -> uint8, rounded."""
-    low, high = (float(pixels.min()), float(pixels.max())) if stretch else (0.0, 65535.0)
-    scale = 255 / max(high - low, 1.0)
-    return np.rint((pixels.astype(np.float32) - low) * scale).astype(np.uint8)
-
-
 def _with_cv_bridge(message: Image) -> np.ndarray:
     if find_spec('cv_bridge') is None:
         raise ValueError(f'image encoding {message.encoding!r} is not known, and cv_bridge, which might know it, '
-                         f'is not installed; known are {", ".join(sorted(LAYOUTS))}')
+                         f'is not installed; known are {", ".join(sorted(encodings.LAYOUTS))}')
     from cv_bridge import CvBridge, CvBridgeError
     try:
         return CvBridge().imgmsg_to_cv2(message, 'bgr8')
