@@ -160,8 +160,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group['lr'] = self.rate() * group['scale']
         self.model.train()
+        pairs = sampler.sample(config.batch)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
-            losses, quality = pair_losses(self.model, sampler.sample(config.batch), self.generator)
+            losses, quality = pair_losses(self.model, pairs, self.generator)
         self.optimizer.zero_grad(set_to_none=True)
         losses.total().backward()
         norm = torch.nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g['params']],
