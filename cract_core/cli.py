@@ -1,4 +1,4 @@
-"""The command `cract`: track, eval, train, synth, params.
+"""The command `cract`: track, eval, bag, train, synth, params.
 
 Every option of the tracker is made from `TrackerConfig`. What the user got wrong is one sentence on stderr and exit
 status 2; `--traceback` shows where it arose.
@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from . import bag
 from .config import TrackerConfig, field_type
 
 DESCRIPTION = """\
@@ -39,6 +40,8 @@ examples:
       measure on a public benchmark, and write the boxes in its own form
   cract eval benchmark/ --tracker cract,nano,kcf --peers models/ --protocol ope,absence,streaming --report out/
       the same beside two peers, with absences and against a camera's clock, as one HTML page
+  cract bag flight/ --topic /camera/image_raw --box 312,190,64,40 --output flight_tracked/
+      follow the object through a ROS 2 bag, and write its detections as a bag
   cract synth scenes/made/clip0 --seed 7
       render an annotated aerial scene
 
@@ -161,6 +164,10 @@ def _parser(with_training: bool) -> argparse.ArgumentParser:
                           help='write the boxes as DIR/<set>/<sequence>.txt, those of a benchmark or of several '
                                'trackers below DIR/<tracker>; what is handed in to a server as DIR/<tracker>.zip')
     _add_config(evaluate)
+
+    bag_parser = command('bag', run_bag, bag.DESCRIPTION, 'follow an object through a ROS 2 bag, without ROS')
+    bag.add_arguments(bag_parser)
+    _add_config(bag_parser)
 
     train = command('train', run_train, 'Train the networks offline on image pairs.', 'train the networks offline')
     if with_training:
@@ -501,6 +508,11 @@ def _eval_reset(args, specs, described: dict[str, dict], sequences, benchmark) -
                       environment=runner.environment())
         args.json.write_text(json.dumps(report, indent=2) + '\n')
     return 0
+
+
+def run_bag(args) -> int:
+    """`cract bag`."""
+    return bag.run(args, _config(args))
 
 
 def run_train(args) -> int:

@@ -55,7 +55,7 @@ def run_help(*arguments):
 
 def test_help_is_a_manual_and_loads_no_torch():
     text = run_help()
-    for command in ('track', 'eval', 'train', 'synth', 'params'):
+    for command in ('track', 'eval', 'bag', 'train', 'synth', 'params'):
         assert f'\n    {command}  ' in text
     assert 'examples:' in text and 'Exit status' in text
     loaded = subprocess.run([sys.executable, '-c', 'import sys, cract_core.cli as cli\n'
@@ -65,7 +65,7 @@ def test_help_is_a_manual_and_loads_no_torch():
     assert 'LOADED False False' in loaded
 
 
-@pytest.mark.parametrize('command', ['track', 'eval', 'train', 'synth', 'params'])
+@pytest.mark.parametrize('command', ['track', 'eval', 'bag', 'train', 'synth', 'params'])
 def test_every_command_explains_itself(command):
     assert f'usage: cract {command}' in run_help(command)
 
