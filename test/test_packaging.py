@@ -113,8 +113,8 @@ def test_wheel_holds_all_that_the_checkout_has(wheel):
     for folder in ('launch', 'config'):
         assert {f'share/cract_ros/{folder}/{path.name}' for path in (ROOT / folder).iterdir() if path.is_file()} <= names
     assert {'share/ament_index/resource_index/packages/cract_ros', 'share/cract_ros/package.xml',
-            'lib/cract_ros/tracker_node', 'share/cract_ros/srv/InitTarget.srv',
-            'cract_ros/srv/_init_target.py'} <= names
+            'lib/cract_ros/tracker_node', 'share/cract_ros/srv/InitTarget.srv', 'share/cract_ros/msg/TrackState.msg',
+            'cract_ros/srv/_init_target.py', 'cract_ros/msg/_track_state.py'} <= names
     assert not [name for name in names if name.startswith(('test', 'third_party', 'build'))]
 
 
