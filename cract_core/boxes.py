@@ -7,10 +7,9 @@ else (1-based benchmarks, ROS centre + size, polygons) is converted at the edge.
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
-import torch
-from torch import Tensor
 
 # exp() of an untrained network's output must stay finite: no target grows 16-fold between two frames
 MAX_LOG_SCALE = math.log(16)
@@ -43,54 +42,61 @@ def check_box(box, frame_size: tuple[int, int] | None = None) -> np.ndarray:
     return array
 
 
-def xywh_to_xyxy(box: Tensor) -> Tensor:
+def array_module(array):
+    """numpy for its arrays, torch for its tensors. The functions below take either and return the same kind."""
+    return np if isinstance(array, np.ndarray) else sys.modules['torch']
+
+
+def xywh_to_xyxy(box):
     """(..., 4) top-left corner and size -> two corners."""
-    return torch.cat([box[..., :2], box[..., :2] + box[..., 2:]], -1)
+    return array_module(box).concatenate([box[..., :2], box[..., :2] + box[..., 2:]], -1)
 
 
-def to_center(box: Tensor) -> Tensor:
+def to_center(box):
     """(..., 4) two corners -> centre and size (cx, cy, w, h)."""
-    return torch.cat([(box[..., :2] + box[..., 2:]) / 2, box[..., 2:] - box[..., :2]], -1)
+    return array_module(box).concatenate([(box[..., :2] + box[..., 2:]) / 2, box[..., 2:] - box[..., :2]], -1)
 
 
-def from_center(box: Tensor) -> Tensor:
+def from_center(box):
     """(..., 4) centre and size -> two corners."""
-    return torch.cat([box[..., :2] - box[..., 2:] / 2, box[..., :2] + box[..., 2:] / 2], -1)
+    return array_module(box).concatenate([box[..., :2] - box[..., 2:] / 2, box[..., :2] + box[..., 2:] / 2], -1)
 
 
-def area(box: Tensor) -> Tensor:
+def area(box):
     """(..., 4) corners -> (...) area in square pixels, 0 for an inverted box."""
-    return (box[..., 2:] - box[..., :2]).clamp(min=0).prod(-1)
+    return (box[..., 2:] - box[..., :2]).clip(min=0).prod(-1)
 
 
-def iou(a: Tensor, b: Tensor) -> Tensor:
+def iou(a, b):
     """Intersection over union of corner boxes that broadcast against each other: (..., 4) -> (...)."""
-    low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
-    inner = (high - low).clamp(min=0).prod(-1)
-    return inner / (area(a) + area(b) - inner).clamp(min=1e-9)
+    xp = array_module(a)
+    low, high = xp.maximum(a[..., :2], b[..., :2]), xp.minimum(a[..., 2:], b[..., 2:])
+    inner = (high - low).clip(min=0).prod(-1)
+    return inner / (area(a) + area(b) - inner).clip(min=1e-9)
 
 
-def encode(reference: Tensor, box: Tensor) -> Tensor:
+def encode(reference, box):
     """Offsets r that Eq. 4 turns into `box`: decode(reference, encode(reference, box)) == box. Corners (..., 4)."""
-    p, g = to_center(reference), to_center(box)
-    size = p[..., 2:].clamp(min=1e-6)
-    return torch.cat([(g[..., :2] - p[..., :2]) / size, torch.log(g[..., 2:].clamp(min=1e-6) / size)], -1)
+    xp, p, g = array_module(box), to_center(reference), to_center(box)
+    size = p[..., 2:].clip(min=1e-6)
+    return xp.concatenate([(g[..., :2] - p[..., :2]) / size, xp.log(g[..., 2:].clip(min=1e-6) / size)], -1)
 
 
-def decode(reference: Tensor, offsets: Tensor) -> Tensor:
+def decode(reference, offsets):
     """Eq. 4: move and scale corner boxes (..., 4) by offsets (..., 4)."""
-    p = to_center(reference)
+    xp, p = array_module(offsets), to_center(reference)
     center = p[..., :2] + p[..., 2:] * offsets[..., :2]
-    size = p[..., 2:] * offsets[..., 2:].clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE).exp()
-    return from_center(torch.cat([center, size], -1))
+    size = p[..., 2:] * xp.exp(offsets[..., 2:].clip(-MAX_LOG_SCALE, MAX_LOG_SCALE))
+    return from_center(xp.concatenate([center, size], -1))
 
 
-def nms(boxes: Tensor, scores: Tensor, threshold: float, limit: int) -> Tensor:
+def nms(boxes, scores, threshold: float, limit: int):
     """Greedy non-maximum suppression.
 
     boxes (M, 4) corners, scores (M,): indices of at most `limit` boxes, best first, no two of which overlap by more
     than `threshold`.
     """
+    torch = array_module(scores)
     order = scores.argsort(descending=True, stable=True)
     ranked = boxes[order]
     overlaps = (iou(ranked[:, None], ranked[None]) > threshold).cpu().numpy()
