@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import copy
-from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,9 +13,9 @@ from .boxes import decode
 from .refine import RelationHead, apply_offsets
 from .roi_align import LEVELS, pyramid_roi_align
 from .rpn import Kernels, SiameseRpn
+from .weights_file import FORMAT, find_weights, read_weights
 
 CHANNELS = 128  # of phi34
-FORMAT = 1
 
 
 class Template(NamedTuple):
@@ -88,22 +87,10 @@ def load_weights(path: str | Path = '') -> CractModel:
 
     Nothing but tensors and numbers is unpickled. Raises FileNotFoundError or ValueError.
     """
-    if path:
-        source = Path(path)
-    else:
-        source = Path(str(resources.files('cract_core'))) / 'weights' / 'cract.pt'
-    if not source.is_file():
-        raise FileNotFoundError(f'no weights at {source}: give the path of a file written by `cract train`')
+    weights = read_weights(path)
+    model = CractModel(weights.channels).fold()
     try:
-        content = torch.load(source, map_location='cpu', weights_only=True)
-        if content['format'] != FORMAT:
-            raise ValueError(f'weights {source} have format {content["format"]}, this version reads {FORMAT}')
-        model = CractModel(int(content['channels'])).fold()
-        model.load_state_dict({name: value.float() for name, value in content['state'].items()})
-    except ValueError:
-        raise
-    except Exception as error:  # torch raises many types for a damaged file; all of them mean the same to the user
-        raise ValueError(f'{source} is not a readable weights file ({type(error).__name__})') from error
-    if not all(torch.isfinite(value).all() for value in model.state_dict().values()):
-        raise ValueError(f'weights {source} hold numbers that are not finite')
+        model.load_state_dict({name: torch.from_numpy(value) for name, value in weights.state.items()})
+    except RuntimeError as error:
+        raise ValueError(f'the tensors in {find_weights(path)} are not those of this network') from error
     return model.eval().requires_grad_(False)

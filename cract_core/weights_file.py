@@ -1,0 +1,74 @@
+"""The weights file `cract.pt`, read without torch: float16 tensors in the zip form of `torch.save`."""
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections import OrderedDict
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+FORMAT = 1
+
+
+class Weights(NamedTuple):
+    """state: parameter name -> float32 array, batch norm folded; channels of phi34.
+
+    ranges: weight name -> lowest and highest value that enters its layer, measured for int8; empty before that.
+    """
+    state: dict[str, np.ndarray]
+    channels: int
+    ranges: dict[str, tuple[float, float]]
+
+
+class _Unpickler(pickle.Unpickler):
+    """Unpickles nothing but numbers, texts, dictionaries and tensors; the latter as arrays."""
+
+    def __init__(self, archive: zipfile.ZipFile, root: str):
+        super().__init__(archive.open(f'{root}/data.pkl'))
+        self.archive, self.root = archive, root
+
+    def find_class(self, module: str, name: str):
+        known = {('collections', 'OrderedDict'): OrderedDict, ('torch._utils', '_rebuild_tensor_v2'): _tensor,
+                 ('torch', 'HalfStorage'): np.dtype('<f2'), ('torch', 'FloatStorage'): np.dtype('<f4')}
+        if (module, name) not in known:
+            raise pickle.UnpicklingError(f'{module}.{name} is no part of a weights file')
+        return known[module, name]
+
+    def persistent_load(self, identity) -> np.ndarray:
+        _, dtype, key, _, _ = identity
+        return np.frombuffer(self.archive.read(f'{self.root}/data/{key}'), dtype)
+
+
+def _tensor(storage: np.ndarray, offset: int, shape: tuple, *_) -> np.ndarray:
+    """Tensors lie in the file in row-major order: `save_weights` sees to it."""
+    return storage[offset:offset + int(np.prod(shape))].reshape(shape)
+
+
+def find_weights(path: str | Path = '') -> Path:
+    """The weights file at `path`, or the one of the package for an empty path; FileNotFoundError if there is none."""
+    source = Path(path) if path else Path(str(resources.files('cract_core'))) / 'weights' / 'cract.pt'
+    if not source.is_file():
+        raise FileNotFoundError(f'no weights at {source}: give the path of a file written by `cract train`')
+    return source
+
+
+def read_weights(path: str | Path = '') -> Weights:
+    """Read a weights file; an empty path takes the one of the package. Raises FileNotFoundError or ValueError."""
+    source = find_weights(path)
+    try:
+        with zipfile.ZipFile(source) as archive:
+            root = archive.namelist()[0].split('/')[0]
+            content = _Unpickler(archive, root).load()
+        form, channels, state = content['format'], int(content['channels']), content['state']
+        state = {name: np.asarray(value, np.float32) for name, value in state.items()}
+        ranges = content.get('ranges', {})
+    except Exception as error:  # a damaged file shows in many types; all of them mean the same to the user
+        raise ValueError(f'{source} is not a readable weights file ({type(error).__name__})') from error
+    if form != FORMAT:
+        raise ValueError(f'weights {source} have format {form}, this version reads {FORMAT}')
+    if not all(np.isfinite(value).all() for value in state.values()):
+        raise ValueError(f'weights {source} hold numbers that are not finite')
+    return Weights(state, channels, ranges)
