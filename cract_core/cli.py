@@ -1,4 +1,4 @@
-"""The command `cract`: track, eval, bag, train, synth, params.
+"""The command `cract`: track, eval, bag, train, tune, synth, params.
 
 Every option of the tracker is made from `TrackerConfig`. What the user got wrong is one sentence on stderr and exit
 status 2; `--traceback` shows where it arose.
@@ -73,6 +73,13 @@ Render an aerial scene with exact boxes: a drone's view of traffic with look-ali
 it, trees, camera motion and changing light. Writes OUT_DIR/img/*.jpg and OUT_DIR/groundtruth.txt, one line x,y,w,h a
 frame, nan where the target is hidden. With OUT_DIR = ROOT/<set>/<sequence>, `cract eval ROOT` reads it."""
 
+TUNE = """\
+Search the tracker's own parameters on the annotated sequences of ROOT, and on rendered clips if asked: the mean success
+AUC is what counts, each sequence alike. Optuna's TPE proposes values; a trial that is clearly worse than the best one is
+stopped early. Ends with default and best values, what each parameter matters, and a 95 % bootstrap interval of the gain,
+and writes a file for --config. Stopped and started again, or started several times at once, it goes on with the same
+study. The tracker's options below set where the search starts and what it leaves alone."""
+
 TRACKERS = ('cract', 'nano', 'nano3', 'csrt', 'kcf', 'mil')
 PROTOCOLS = ('ope', 'absence', 'streaming', 'reset')
 BENCHMARK_NAMES = ('otb2015', 'uav123', 'nfs30', 'vot2018', 'trackingnet', 'got10k-val', 'got10k-test', 'lasot')
@@ -85,7 +92,7 @@ STATE_COLORS = {'tracking': (80, 220, 60), 'uncertain': (0, 190, 255), 'lost': (
 def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv` (without the program's name) and return the exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    args = _parser('train' in argv).parse_args(argv)
+    args = _parser(argv).parse_args(argv)
     os.environ.setdefault('OPENCV_LOG_LEVEL', 'SILENT')       # what OpenCV and FFmpeg cannot read
     os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')     # is said once, by us
     try:
@@ -105,8 +112,8 @@ def _sentence(error: Exception) -> str:
     return ' '.join(str(error).split())
 
 
-def _parser(with_training: bool) -> argparse.ArgumentParser:
-    """`with_training` adds the options of `train`, whose module is slow to import."""
+def _parser(argv: list[str]) -> argparse.ArgumentParser:
+    """For `argv`, which decides whose options are read: some commands have them in a module that is slow to import."""
     parser = argparse.ArgumentParser(prog='cract', description=DESCRIPTION, epilog=EXAMPLES,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--traceback', action='store_true', help='on an error, show where in the program it arose')
@@ -170,9 +177,15 @@ def _parser(with_training: bool) -> argparse.ArgumentParser:
     _add_config(bag_parser)
 
     train = command('train', run_train, 'Train the networks offline on image pairs.', 'train the networks offline')
-    if with_training:
+    if 'train' in argv:
         from .training import cli as training
         training.add_arguments(train)
+
+    tune = command('tune', run_tune, TUNE, "choose the tracker's parameters on annotated sequences")
+    if 'tune' in argv:
+        from .evaluation import search
+        search.add_arguments(tune)
+        _add_config(tune)
 
     synth = command('synth', run_synth, SYNTH, 'render an annotated aerial scene')
     synth.add_argument('out', type=Path, metavar='OUT_DIR', help='folder to make; must not hold a clip already')
@@ -523,27 +536,23 @@ def run_train(args) -> int:
 
 def run_synth(args) -> int:
     """`cract synth`."""
-    import cv2
     import numpy as np
-    from tqdm import tqdm
 
-    from .evaluation.sequences import write_boxes
-    from .synthetic import generate
+    from .evaluation.sequences import write_rendered
     images = args.out / 'img'
-    images.mkdir(parents=True, exist_ok=True)
-    if any(images.iterdir()):
+    if images.is_dir() and any(images.iterdir()):
         raise ValueError(f'{images} is not empty: a clip is written into a folder of its own')
-    boxes = []
-    for frame in tqdm(generate(args.frames, args.seed, args.size), total=args.frames, unit='frame', disable=None):
-        boxes.append(frame.box if frame.visible else np.full(4, np.nan))
-        path = images / f'{len(boxes):05d}.jpg'
-        if not cv2.imwrite(str(path), frame.image, (cv2.IMWRITE_JPEG_QUALITY, 95)):
-            raise OSError(f'cannot write {path}')
-    write_boxes(args.out / 'groundtruth.txt', np.array(boxes))
+    boxes = write_rendered(args.out, args.frames, args.seed, args.size)
     hidden = int(np.isnan(boxes).any(axis=1).sum())
     print(f'{len(boxes)} frames in {args.out}, the target hidden in {hidden}; its first box is '
           + ','.join(f'{value:.2f}' for value in boxes[0]))
     return 0
+
+
+def run_tune(args) -> int:
+    """`cract tune`."""
+    from .evaluation import search
+    return search.run(args, _config(args))
 
 
 def run_params(args) -> int:

@@ -82,7 +82,7 @@ def test_every_parameter_is_an_option_and_a_row_of_the_table(capsys):
 
 
 def parsed(*arguments):
-    args = cli._parser(False).parse_args(['track', 'x', '--box', '1,2,3,4', *arguments])
+    args = cli._parser([]).parse_args(['track', 'x', '--box', '1,2,3,4', *arguments])
     return cli._config(args)
 
 

@@ -29,7 +29,8 @@ from .runner import Run
 from .sequences import Sequence
 from .streaming import StreamRun, run_stream
 
-NOT_MEASURING = ('cli.py', 'video.py', 'synthetic.py', 'training', 'report.py', 'execution.py')  # no part of an answer
+NOT_MEASURING = ('cli.py', 'video.py', 'synthetic.py', 'training', 'report.py', 'execution.py',
+                 'search.py')  # no part of an answer
 
 
 @dataclass(frozen=True)

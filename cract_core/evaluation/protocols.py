@@ -9,7 +9,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, Mapping
+from typing import Callable, Mapping, NamedTuple
 
 import numpy as np
 
@@ -138,6 +138,29 @@ def bootstrap(statistic: Callable[[np.ndarray], Mapping[str, float | None]], cou
         intervals[key] = None if count < 2 or None in values else [
             float(value) for value in np.percentile(values, (tail, 100 - tail))]
     return intervals
+
+
+class Difference(NamedTuple):
+    """Mean of paired differences over sequences and its 95 % interval; no interval from a single sequence."""
+    mean: float
+    low: float | None
+    high: float | None
+
+    @property
+    def verdict(self) -> str:
+        """'noise' where the interval contains 0, or where there is none."""
+        return 'noise' if self.low is None or self.low <= 0 <= self.high else 'better' if self.mean > 0 else 'worse'
+
+    def __str__(self) -> str:
+        interval = 'no interval' if self.low is None else f'95 % interval {self.low:+.4f} to {self.high:+.4f}'
+        return f'{self.mean:+.4f} ({interval}): {self.verdict}'
+
+
+def paired_difference(values, baseline, seed: int = 0) -> Difference:
+    """values - baseline, each (S,), one figure a sequence; the bootstrap draws sequences."""
+    difference = np.asarray(values) - np.asarray(baseline)
+    interval = bootstrap(lambda rows: dict(mean=float(difference[rows].mean())), len(difference), seed)['mean']
+    return Difference(float(difference.mean()), *(interval or (None, None)))
 
 
 def mean_intervals(figures: Mapping[str, dict], seed: int) -> dict[str, list[float] | None]:

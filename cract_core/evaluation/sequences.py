@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
 
+import cv2
 import numpy as np
+from tqdm import tqdm
 
+from ..synthetic import generate
 from ..video import list_images, read_image
 
 LAYOUT = 'ROOT/<set>/<sequence>/{img/*.jpg|png, groundtruth.txt}'
@@ -92,6 +95,23 @@ def write_boxes(path: Path, boxes: np.ndarray) -> None:
     """Write `(N, 4)` boxes as `read_boxes` reads them, to a ten-thousandth of a pixel."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     np.savetxt(path, boxes, fmt='%.4f', delimiter=',')
+
+
+def write_rendered(folder: Path, frames: int, seed: int, size: tuple[int, int] = (640, 480)) -> np.ndarray:
+    """Render a clip of `cract_core.synthetic` as `folder/{img/*.jpg, groundtruth.txt}`; returns its boxes (N, 4).
+
+    nan where the target is hidden. The boxes are written last: where they are, the clip is whole. ValueError for a
+    size that cannot be rendered, OSError for an image that cannot be written.
+    """
+    images, boxes = Path(folder) / 'img', []
+    images.mkdir(parents=True, exist_ok=True)
+    for frame in tqdm(generate(frames, seed, size), total=frames, desc='render', unit='frame', disable=None):
+        boxes.append(frame.box if frame.visible else np.full(4, np.nan))
+        path = images / f'{len(boxes):05d}.jpg'
+        if not cv2.imwrite(str(path), frame.image, (cv2.IMWRITE_JPEG_QUALITY, 95)):
+            raise OSError(f'cannot write {path}')
+    write_boxes(Path(folder) / 'groundtruth.txt', np.array(boxes))
+    return np.array(boxes)
 
 
 def _subfolders(folder: Path) -> list[Path]:
