@@ -33,7 +33,14 @@ class Refined(NamedTuple):
 
 
 class CractModel(nn.Module):
-    """Backbone, fusion, Siamese RPN, box regression R and identifier I."""
+    """Backbone, fusion, Siamese RPN, box regression R and identifier I.
+
+    A subclass of another structure (an ablation) has a name, `variant`, that its weights file keeps.
+    """
+
+    variant = ''
+    pool = staticmethod(pyramid_roi_align)
+    align = staticmethod(apply_offsets)     # proposals -> boxes whose features are classified (Eq. 4, 5)
 
     def __init__(self, channels: int = CHANNELS):
         super().__init__()
@@ -50,7 +57,7 @@ class CractModel(nn.Module):
 
     def template(self, phi: Tensor, boxes: Tensor) -> Template:
         """phi34 of template crops (B, C, 17, 17) and the targets' boxes (B, 4) in them (Eq. 2)."""
-        f_init = pyramid_roi_align(phi, boxes[:, None])
+        f_init = self.pool(phi, boxes[:, None])
         return Template(self.rpn.kernels(phi), self.regressor.template_term(f_init),
                         self.identifier.template_term(f_init))
 
@@ -61,9 +68,9 @@ class CractModel(nn.Module):
 
     def refine(self, phi: Tensor, proposals: Tensor, template: Template) -> Refined:
         """Box regression, feature alignment, identification of one frame's proposals (N, 4): Eq. 1, 3-6."""
-        f = pyramid_roi_align(phi, proposals[None])
-        boxes = apply_offsets(proposals, self.regressor(f, template.regress))
-        aligned = pyramid_roi_align(phi, boxes[None])
+        f = self.pool(phi, proposals[None])
+        boxes = self.align(proposals, self.regressor(f, template.regress))
+        aligned = self.pool(phi, boxes[None])
         identification = self.identifier(aligned, template.identify).softmax(-1)[:, 1]
         return Refined(boxes, aligned, identification)
 
@@ -79,7 +86,7 @@ def save_weights(model: CractModel, path: str | Path) -> None:
     """Write a model as float16 tensors, batch norm folded; the model itself is not changed."""
     state = copy.deepcopy(model).fold().state_dict()
     tensors = {name: value.to('cpu', torch.float16).contiguous() for name, value in state.items()}
-    torch.save({'format': FORMAT, 'channels': model.channels, 'state': tensors}, path)
+    torch.save({'format': FORMAT, 'variant': model.variant, 'channels': model.channels, 'state': tensors}, path)
 
 
 def load_weights(path: str | Path = '') -> CractModel:

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from ..boxes import decode, encode, iou
 from ..model import CractModel
-from ..refine import OFFSET_SCALE, apply_offsets
-from ..roi_align import pyramid_roi_align
+from ..refine import OFFSET_SCALE
 from .augment import Pairs
 
 POSITIVE_IOU, NEGATIVE_IOU = 0.6, 0.3       # anchors
@@ -120,7 +119,7 @@ def pair_losses(model: CractModel, pairs: Pairs, generator: torch.Generator) -> 
     def each(term: Tensor) -> Tensor:  # one template term for each proposal of its pair
         return term.repeat_interleave(count, 0)
 
-    raw = model.regressor(pyramid_roi_align(phi, proposals), each(template.regress)).view(batch, count, 4).float()
+    raw = model.regressor(model.pool(phi, proposals), each(template.regress)).view(batch, count, 4).float()
     before = iou(proposals, truth)
     positive = (before > PROPOSAL_IOU) & ~pairs.negative[:, None]
     random = torch.rand(before.shape, generator=generator, device=before.device)
@@ -128,10 +127,10 @@ def pair_losses(model: CractModel, pairs: Pairs, generator: torch.Generator) -> 
     target = encode(proposals, truth.expand_as(proposals)) / raw.new_tensor(OFFSET_SCALE)
     regression = smooth_l1(raw, target, chosen, 1.0)
 
-    aligned = apply_offsets(proposals, raw.detach())                                   # Eq. 4, 5
+    aligned = model.align(proposals, raw.detach())                                      # Eq. 4, 5
     after = iou(aligned, truth)
     same = (after > PROPOSAL_IOU) & ~pairs.negative[:, None]
-    term = model.identifier.proposal_term(pyramid_roi_align(phi, aligned))
+    term = model.identifier.proposal_term(model.pool(phi, aligned))
     logits_own = model.identifier.relate(term, each(template.identify)).float()
     # the boxes around the truth, shown beside the next pair's template, are free negatives
     cross = torch.zeros_like(same)
