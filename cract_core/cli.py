@@ -1,4 +1,4 @@
-"""The command `cract`: track, eval, bag, train, tune, synth, params.
+"""The command `cract`: track, eval, bag, train, tune, ablate, synth, params.
 
 Every option of the tracker is made from `TrackerConfig`. What the user got wrong is one sentence on stderr and exit
 status 2; `--traceback` shows where it arose.
@@ -79,6 +79,12 @@ AUC is what counts, each sequence alike. Optuna's TPE proposes values; a trial t
 stopped early. Ends with default and best values, what each parameter matters, and a 95 % bootstrap interval of the gain,
 and writes a file for --config. Stopped and started again, or started several times at once, it goes on with the same
 study. The tracker's options below set where the search starts and what it leaves alone."""
+
+ABLATE = """\
+Measure what a part of the tracker is worth: variants without it, or with another value, on the same annotated sequences
+and with the same seeds. Prints a table with the differences to the tracker as it is, paired over sequences, and their
+95 % bootstrap intervals; a difference whose interval contains 0 is called noise. `time` is that of the updates relative
+to the first row. cascade, pooling, features and stride compare networks: both get the same short training first."""
 
 TRACKERS = ('cract', 'nano', 'nano3', 'csrt', 'kcf', 'mil')
 PROTOCOLS = ('ope', 'absence', 'streaming', 'reset')
@@ -186,6 +192,12 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
         from .evaluation import search
         search.add_arguments(tune)
         _add_config(tune)
+
+    ablate = command('ablate', run_ablate, ABLATE, 'measure what each part of the tracker is worth')
+    if 'ablate' in argv:
+        from .evaluation import ablation
+        ablation.add_arguments(ablate)
+        _add_config(ablate)
 
     synth = command('synth', run_synth, SYNTH, 'render an annotated aerial scene')
     synth.add_argument('out', type=Path, metavar='OUT_DIR', help='folder to make; must not hold a clip already')
@@ -553,6 +565,12 @@ def run_tune(args) -> int:
     """`cract tune`."""
     from .evaluation import search
     return search.run(args, _config(args))
+
+
+def run_ablate(args) -> int:
+    """`cract ablate`."""
+    from .evaluation import ablation
+    return ablation.run(args, _config(args))
 
 
 def run_params(args) -> int:
