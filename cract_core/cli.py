@@ -187,6 +187,10 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
         from .training import cli as training
         training.add_arguments(train)
 
+    from .training import data_cli
+    data_cli.add_arguments(command('data', run_data, 'Make and look at the images that `cract train` learns from.',
+                                   'training images: show'))
+
     tune = command('tune', run_tune, TUNE, "choose the tracker's parameters on annotated sequences")
     if 'tune' in argv:
         from .evaluation import search
@@ -538,6 +542,12 @@ def _eval_reset(args, specs, described: dict[str, dict], sequences, benchmark) -
 def run_bag(args) -> int:
     """`cract bag`."""
     return bag.run(args, _config(args))
+
+
+def run_data(args) -> int:
+    """`cract data`."""
+    from .training import data_cli
+    return data_cli.run(args)
 
 
 def run_train(args) -> int:

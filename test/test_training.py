@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import io
 import json
 import tarfile
@@ -11,15 +12,15 @@ import torch
 from cract_core.backbone import Backbone
 from cract_core.boxes import iou
 from cract_core.model import CractModel, load_weights
-from cract_core.training.augment import Augmentation, PairSampler, turned_size
-from cract_core.training.data import load_bank, plain_ground_mask, split
+from cract_core.training.augment import Augmentation, PairSampler, inverse3
+from cract_core.training.data import cut_out, load_bank, outline_of, outline_of_box, split
 from cract_core.training.losses import (RPN_POSITIVES, RPN_SAMPLES, balanced, batched_nms, pair_losses, pick, rpn_loss,
                                         training_proposals)
 from cract_core.training.loop import TrainConfig, Trainer, imagenet_backbone, train
 
 RED = (40, 40, 220)
-PLAIN = Augmentation(shift=64, rotated=0, grey=0, colour=0, blurred=0, noisy=0, negative=0, pasted=0, swapped=0,
-                     swapped_large=0)
+PLAIN = Augmentation(rotated=0, aspect=0, perspective=0, pasted=0, pasted_large=0, pasted_box=0, distractor=0, occluded=0,
+                     grey=0, colour=0, lit=0, blurred=0, noisy=0, compressed=0, negative=0)
 
 
 def add(archive, name, data):
@@ -73,25 +74,97 @@ def test_boxes_of_crops_are_where_the_object_is(bank):
     pairs = sampler(bank).sample(24)
     for crops, boxes in ((pairs.template, pairs.template_box), (pairs.search, pairs.search_box)):
         for crop, box in zip(crops, boxes):
-            red = (crop[2] > 130) & (crop[0] < 130)
-            y, x = torch.nonzero(red, as_tuple=True)
-            found = torch.tensor([x.min(), y.min(), x.max() + 1, y.max() + 1]).float()
-            clipped = box.clamp(0, crop.shape[-1])
-            assert (found - clipped).abs().max() < 2.5, (found, clipped)
+            assert (red_box(crop) - box.clamp(0, crop.shape[-1])).abs().max() < 2.5
 
 
-def test_the_box_of_a_turned_object_lies_between_those_of_an_ellipse_and_a_rectangle():
-    for angle in (0.0, 0.3, 0.7, 1.4):
-        turned = turned_size(torch.tensor([[80.0, 30.0]]), torch.tensor([angle]))[0]
-        matrix = cv2.getRotationMatrix2D((100, 100), np.degrees(angle), 1)
-        bounds = []
-        for draw in (lambda p: cv2.ellipse(p, (100, 100), (40, 15), 0, 0, 360, 255, -1),
-                     lambda p: cv2.rectangle(p, (60, 85), (139, 114), 255, -1)):
-            picture = np.zeros((200, 200), np.uint8)
-            draw(picture)
-            bounds.append(cv2.boundingRect((cv2.warpAffine(picture, matrix, (200, 200)) > 127).astype(np.uint8))[2:])
-        for value, low, high in zip(turned.tolist(), *bounds):
-            assert low - 2 <= value <= high + 2
+def red_box(crop):
+    """Bounding box of the red pixels of a crop (3, H, W)."""
+    y, x = torch.nonzero((crop[2] > 130) & (crop[0] < 130), as_tuple=True)
+    return torch.tensor([x.min(), y.min(), x.max() + 1, y.max() + 1]).float()
+
+
+@pytest.fixture(scope='module')
+def cut_bank(tmp_path_factory):
+    """Eight red crescents of many shapes with their masks, and six grounds of blue texture."""
+    folder = tmp_path_factory.mktemp('cut')
+    rng = np.random.default_rng(1)
+    rows = []
+    with tarfile.open(folder / 'a.tar', 'w') as archive:
+        for index in range(14):
+            image = np.dstack([rng.integers(60, 200, (240, 240)), *([np.full((240, 240), 40)] * 2)]).astype(np.uint8)
+            row = {'file': f'{index}.png', 'set': 's', 'size': [240, 240], 'objects': []}
+            if index < 8:
+                mask = np.zeros((240, 240), np.uint8)
+                axes = rng.integers(40, 90, 2).tolist()
+                cv2.ellipse(mask, (120, 120), axes, int(rng.integers(0, 180)), 0, 230, 255, -1)
+                image[mask > 0] = RED
+                add(archive, f'{index}.mask.png', cv2.imencode('.png', mask)[1].tobytes())
+                row |= {'mask': f'{index}.mask.png', 'label': 'crescent'}
+            add(archive, f'{index}.png', cv2.imencode('.png', image)[1].tobytes())
+            rows.append(row)
+    (folder / 'a.jsonl').write_text('\n'.join(json.dumps(r) for r in rows))
+    return load_bank(folder)
+
+
+def only(name, **changes):
+    """The plain augmentation of cut-outs on other grounds, with some of the defaults back."""
+    return dataclasses.replace(PLAIN, pasted=1.0, **{n: getattr(Augmentation(), n) for n in name}, **changes)
+
+
+def test_the_box_of_a_turned_warped_pasted_object_is_that_of_its_visible_pixels(cut_bank):
+    cut_bank.objects.weight[cut_bank.objects.cut == 0] = 0
+    pairs = sampler(cut_bank, only(('rotation', 'rotated', 'aspect', 'perspective', 'scale'))).sample(32)
+    for crops, boxes in ((pairs.template, pairs.template_box), (pairs.search, pairs.search_box)):
+        for crop, box in zip(crops, boxes):
+            assert (red_box(crop) - box.clamp(0, crop.shape[-1])).abs().max() < 2.5
+    # the object itself has changed its form, not only its place
+    aspect = (pairs.search_box[:, 2:] - pairs.search_box[:, :2]).log() @ torch.tensor([1.0, -1.0])
+    shown = (pairs.template_box[:, 2:] - pairs.template_box[:, :2]).log() @ torch.tensor([1.0, -1.0])
+    assert (aspect - shown).abs().mean() > 0.1
+
+
+def test_an_outline_has_the_box_of_its_turned_mask():
+    mask = np.zeros((200, 200), np.uint8)
+    cv2.ellipse(mask, (100, 100), (60, 25), 20, 0, 200, 1, -1)
+    points = outline_of(mask > 0)
+    for angle in (0, 20, 45, 70):
+        matrix = cv2.getRotationMatrix2D((99.5, 99.5), angle, 1)
+        turned = (cv2.warpAffine(mask * 255, matrix, (200, 200)) > 127).astype(np.uint8)
+        x, y, w, h = cv2.boundingRect(turned)
+        moved = (points - 100) @ matrix[:, :2].T + 100
+        np.testing.assert_allclose([*moved.min(0), *moved.max(0)], [x, y, x + w, y + h], atol=1.6)
+    np.testing.assert_allclose(np.r_[outline_of_box((3, 4, 30, 20)).min(0), outline_of_box((3, 4, 30, 20)).max(0)],
+                               [3, 4, 30, 20])
+
+
+def test_occluders_hide_at_most_half_and_distractors_next_to_nothing_of_the_target(cut_bank):
+    draws = sampler(cut_bank, Augmentation(occluded=1, distractor=1))
+    count = 48
+    center = 128.5 + 64 * draws.uniform(count, 2)
+    size = 40 + 30 * draws.uniform(count, 2).abs()
+    box = torch.cat([center - size / 2, center + size / 2], -1)
+    target = draws.draw(count, draws.table.weight)
+    for layer, most, least in ((lambda s: draws._occlude(s, box), 0.55, 0.02),
+                               (lambda s: draws._distract(s, box, target), 0.16, 0.0)):
+        changed = layer(torch.full((count, 3, 257, 257), -1.0)).amin(1) > -1
+        hidden = torch.tensor([float(c[int(b[1]):int(b[3]), int(b[0]):int(b[2])].float().mean())
+                               for c, b in zip(changed, box)])
+        assert hidden.max() <= most and hidden.mean() >= least
+        assert changed.flatten(1).any(1).float().mean() > 0.8
+
+
+def test_compression_leaves_flat_crops_and_changes_textured_ones_a_little(bank):
+    draws = sampler(bank, Augmentation(compressed=1))
+    flat = torch.full((2, 3, 257, 257), 96.0)
+    assert (draws._compress(flat.clone()) - flat).abs().max() < 8
+    texture = 60 + 120 * torch.rand(4, 3, 257, 257, generator=torch.Generator().manual_seed(0))
+    error = (draws._compress(texture.clone()) - texture).abs().mean((1, 2, 3))
+    assert 1 < error.min() and error.max() < 40
+
+
+def test_inverse_of_homographies():
+    matrix = torch.eye(3) + 0.3 * torch.randn(5, 3, 3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(inverse3(matrix), torch.linalg.inv(matrix), atol=1e-4, rtol=1e-4)
 
 
 def test_search_boxes_are_shifted_by_up_to_64_pixels(bank):
@@ -108,14 +181,18 @@ def test_full_augmentation_stays_finite_and_is_seeded(bank):
     assert 0 < int(sampler(bank, Augmentation(negative=0.5), 1).sample(32).negative.sum()) < 32
 
 
-def test_plain_ground_mask_cuts_the_object_out():
-    image = np.full((120, 160, 3), 235, np.uint8)
+def test_an_object_is_cut_out_and_a_bad_cut_is_thrown_away():
+    rng = np.random.default_rng(0)
+    image = rng.integers(200, 240, (120, 160, 3)).astype(np.uint8)
     cv2.ellipse(image, (80, 60), (40, 25), 0, 0, 360, (60, 90, 30), -1)
-    mask = plain_ground_mask(image) > 127
     truth = np.zeros((120, 160), np.uint8)
     cv2.ellipse(truth, (80, 60), (40, 25), 0, 0, 360, 1, -1)
-    assert (mask & (truth > 0)).sum() / (mask | (truth > 0)).sum() > 0.9
-    assert plain_ground_mask(np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)) is None
+    for box, annotated in (((40, 35, 121, 86), True), ((4, 4, 156, 116), False)):
+        mask = cut_out(image, box, annotated)
+        assert (mask & (truth > 0)).sum() / (mask | (truth > 0)).sum() > 0.9
+    assert cut_out(image, (20, 15, 150, 110), True) is None                       # it does not fill this box
+    assert cut_out(np.full((120, 160, 3), 90, np.uint8), (4, 4, 156, 116), False) is None
+    assert cut_out(image, (90, 60, 95, 64), True) is None                         # too small
 
 
 def test_held_out_images_are_apart(bank):

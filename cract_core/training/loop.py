@@ -225,9 +225,7 @@ def train(config: TrainConfig, resume: bool = False) -> Path:
     if resume and checkpoint.exists():
         trainer.load(checkpoint)
         _truncate_log(log_path, trainer.step)
-    bank = load_bank(config.data, config.images, config.seed, config.pseudo_share)
-    for name in ('pixels', 'size', 'mean', 'objects'):
-        setattr(bank, name, getattr(bank, name).to(trainer.device))
+    bank = load_bank(config.data, config.images, config.seed, config.pseudo_share).to(trainer.device)
     training, held_out = split(bank, config.held_out)
     sampler = PairSampler(training, config.augmentation, trainer.generator)
     writer = _tensorboard(output)
