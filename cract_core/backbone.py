@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-STRIDE = 8
-CELL_CENTER = 0.5  # continuous pixel coordinate of the middle of cell 0
 PHI3_CHANNELS, PHI4_CHANNELS = 128, 256
 
 # ImageNet statistics of torchvision, in the channel order of OpenCV (BGR), for pixels 0..255

@@ -14,7 +14,10 @@ import numpy as np
 
 TEMPLATE_SIZE = 129
 SEARCH_SIZE = 257
+VIEW_SIZE = 161                    # of the views that only teach the discriminator
 CONTEXT = 0.5
+STRIDE = 8                         # pixels between the cells of phi34
+CELL_CENTER = 0.5                  # continuous pixel coordinate of the middle of cell 0
 TURNS = (-0.6, -0.3, 0.3, 0.6)     # radians, of the views that the discriminator learns from in the first frame
 AUGMENTED_VIEWS = len(TURNS) + 1   # and a mirrored one
 

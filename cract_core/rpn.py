@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backbone import CELL_CENTER, STRIDE, conv_norm
+from .backbone import conv_norm
 from .boxes import from_center, iou, nms, to_center
+from .crop import CELL_CENTER, STRIDE
 
 RATIOS = (0.33, 0.5, 1.0, 2.0, 3.0)  # height / width
 ANCHOR_SIDE = 64                      # scale 8 at stride 8

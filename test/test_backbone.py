@@ -2,7 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cract_core.backbone import CELL_CENTER, STRIDE, Backbone, Fusion, conv_norm, fold
+from cract_core.backbone import Backbone, Fusion, conv_norm, fold
+from cract_core.crop import CELL_CENTER, STRIDE
 
 
 @pytest.mark.parametrize('size, cells', [(129, 17), (257, 33)])
