@@ -94,8 +94,9 @@ def load_weights(path: str | Path = '') -> CractModel:
 
     Nothing but tensors and numbers is unpickled. Raises FileNotFoundError or ValueError.
     """
-    weights = read_weights(path)
-    model = CractModel(weights.channels).fold()
+    kinds = {kind.variant: kind for kind in (CractModel, *CractModel.__subclasses__())}
+    weights = read_weights(path, kinds)
+    model = kinds[weights.variant](weights.channels).fold()
     try:
         model.load_state_dict({name: torch.from_numpy(value) for name, value in weights.state.items()})
     except RuntimeError as error:

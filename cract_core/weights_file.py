@@ -6,7 +6,7 @@ import zipfile
 from collections import OrderedDict
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+from typing import Collection, NamedTuple
 
 import numpy as np
 
@@ -17,10 +17,12 @@ class Weights(NamedTuple):
     """state: parameter name -> float32 array, batch norm folded; channels of phi34.
 
     ranges: weight name -> lowest and highest value that enters its layer, measured for int8; empty before that.
+    variant: the structure of an ablation, empty for the tracker's own.
     """
     state: dict[str, np.ndarray]
     channels: int
     ranges: dict[str, tuple[float, float]]
+    variant: str = ''
 
 
 class _Unpickler(pickle.Unpickler):
@@ -55,8 +57,11 @@ def find_weights(path: str | Path = '') -> Path:
     return source
 
 
-def read_weights(path: str | Path = '') -> Weights:
-    """Read a weights file; an empty path takes the one of the package. Raises FileNotFoundError or ValueError."""
+def read_weights(path: str | Path = '', variants: Collection[str] = ('',)) -> Weights:
+    """Read a weights file; an empty path takes the one of the package.
+
+    Raises FileNotFoundError or ValueError; the latter also for a structure that is not among `variants`.
+    """
     source = find_weights(path)
     try:
         with zipfile.ZipFile(source) as archive:
@@ -64,11 +69,13 @@ def read_weights(path: str | Path = '') -> Weights:
             content = _Unpickler(archive, root).load()
         form, channels, state = content['format'], int(content['channels']), content['state']
         state = {name: np.asarray(value, np.float32) for name, value in state.items()}
-        ranges = content.get('ranges', {})
+        ranges, variant = content.get('ranges', {}), content.get('variant', '')
     except Exception as error:  # a damaged file shows in many types; all of them mean the same to the user
         raise ValueError(f'{source} is not a readable weights file ({type(error).__name__})') from error
     if form != FORMAT:
         raise ValueError(f'weights {source} have format {form}, this version reads {FORMAT}')
+    if variant not in variants:
+        raise ValueError(f'weights {source} are of the ablation {variant!r}: only `cract ablate` runs them')
     if not all(np.isfinite(value).all() for value in state.values()):
         raise ValueError(f'weights {source} hold numbers that are not finite')
-    return Weights(state, channels, ranges)
+    return Weights(state, channels, ranges, variant)
