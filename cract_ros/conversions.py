@@ -5,20 +5,29 @@ Frames are (H, W, 3) uint8 BGR; boxes are x, y, w, h: top-left corner and size i
 from __future__ import annotations
 
 import array
+import math
 from importlib.util import find_spec
 
 import numpy as np
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
-from vision_msgs.msg import BoundingBox2D, Detection2D, ObjectHypothesisWithPose
+from vision_msgs.msg import BoundingBox2D, Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
 from cract_core import encodings
+from cract_ros.msg import TrackState
 
 CLASS_ID = 'target'
+STATES = {'no target': TrackState.NO_TARGET, 'tracking': TrackState.TRACKING, 'uncertain': TrackState.UNCERTAIN,
+          'lost': TrackState.LOST, 'paused': TrackState.PAUSED}
 
 
-def to_bgr(message: Image) -> np.ndarray:
-    """`encodings.to_bgr`; an encoding that is not known there is handed to cv_bridge where it is installed."""
+def to_bgr(message: Image | CompressedImage) -> np.ndarray:
+    """The picture of a message: `encodings.to_bgr` or `compressed_to_bgr`.
+
+    A raw encoding that is not known there is handed to cv_bridge where it is installed.
+    """
+    if isinstance(message, CompressedImage):
+        return encodings.compressed_to_bgr(message)
     return encodings.to_bgr(message) if message.encoding in encodings.LAYOUTS else _with_cv_bridge(message)
 
 
@@ -61,6 +70,32 @@ def to_detection(estimate, header: Header, target_id: str) -> Detection2D:
         hypothesis.hypothesis.class_id = CLASS_ID
         hypothesis.hypothesis.score = float(estimate.score)
         message.results.append(hypothesis)
+    return message
+
+
+def to_detections(answer) -> Detection2DArray:
+    """A `follower.Answer` as a list: one detection while the target is followed, none when it is lost or absent."""
+    message = Detection2DArray(header=answer.header)
+    if answer.estimate is not None and answer.state != 'lost':
+        message.detections.append(to_detection(answer.estimate, answer.header, answer.target_id))
+    return message
+
+
+def to_state(answer, age: float) -> TrackState:
+    """A `follower.Answer` with the target's place in terms of the image's size; `age` in seconds."""
+    message = TrackState(header=answer.header, state=STATES[answer.state], id=answer.target_id,
+                         processing_time=answer.processing_time, age=age)
+    if answer.estimate is None:
+        return message
+    estimate = answer.estimate
+    height, width = answer.image.shape[:2]
+    x, y, w, h = (float(value) for value in estimate.box)
+    message.score, message.identification = float(estimate.score), float(estimate.identification)
+    message.discrimination, message.proposal = float(estimate.discrimination), float(estimate.proposal)
+    message.bbox = box_to_message(estimate.box)
+    message.error_x, message.error_y = (2 * x + w) / width - 1, (2 * y + h) / height - 1
+    message.relative_size = math.sqrt(w * h / (width * height))
+    message.frames_since_seen, message.seconds_since_seen = answer.frames_since_seen, answer.seconds_since_seen
     return message
 
 

@@ -1,10 +1,11 @@
-"""The tracker as a lifecycle node: camera images in, Detection2D and an overlay picture out.
+"""The tracker as a lifecycle node: camera images in; detection, state, bearing and an overlay picture out.
 
-How data flow: the image subscription keeps only the newest frame (depth 1) and its callback waits for the tracker,
-so a frame that comes meanwhile replaces the one that waits. Every call into the tracker, from images, services and
-parameters alike, runs on one worker thread in the order of asking: a new target or a new parameter is applied between
-two frames, and the networks always see the same thread. Images, the tracker's services and the rest (parameters,
-lifecycle) have a callback group each, so none of them waits for more than the frame at hand.
+How data flow: the image callback puts every image into a history and wakes the worker, which takes the newest; those
+that came while it was busy are passed over, but stay in the history for a target that was drawn in one of them. Every
+call into the tracker, from images, services, topics and parameters alike, runs on the one worker thread in the order
+of asking: a new target or a new parameter is applied between two images, images never run out of order, and the
+networks always see the same thread. Images, the tracker's requests and the rest (parameters, lifecycle, diagnostics)
+have a callback group each, so none of them waits for more than the work at hand.
 """
 from __future__ import annotations
 
@@ -13,38 +14,36 @@ import signal
 import threading
 import time
 import traceback
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from concurrent.futures import Future, ThreadPoolExecutor
 
-import numpy as np
 import rclpy
-from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import MultiThreadedExecutor
+from rclpy.event_handler import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
-from vision_msgs.msg import Detection2D
+from vision_msgs.msg import BoundingBox2D, Detection2D
 
-from cract_ros import conversions, overlay, parameters, transport
+from cract_ros import bearing, conversions, diagnostics, parameters, transport
+from cract_ros.executor import CallbackPool
+from cract_ros.follower import LOST, Follower, load_tracker
+from cract_ros.history import FrameHistory
 from cract_ros.monitor import FrameMonitor
+from cract_ros.outputs import THROTTLE, Outputs
 from cract_ros.srv import InitTarget
 
 NO_IMAGE = 'no image'  # every refusal of init for want of an image begins so
 CALLBACK_GROUPS = 3
 SIGNAL_LATENCY = 0.2  # seconds: Python sees a signal when waiting for callbacks comes back to it
-THROTTLE = 5.0  # seconds between two warnings of one kind
-
-
-class Frame(NamedTuple):
-    header: Header
-    image: np.ndarray  # (H, W, 3) uint8 BGR
+BURST = 5  # images that may wait for the image callback, which is quick
 
 
 def _transition(callback):
@@ -64,23 +63,31 @@ class TrackerNode(LifecycleNode):
 
     def __init__(self, **kwargs):
         super().__init__('tracker', **kwargs)
-        self.declare_parameter(parameters.AUTOSTART, True, ParameterDescriptor(
-            description='configure and activate on start; false leaves both to a lifecycle manager', read_only=True))
         self._refused = parameters.declare(self)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix='tracker')
+        self._waiting: set[str] = set()  # calls of `_once` that have not begun
         self._images = MutuallyExclusiveCallbackGroup()
         self._requests = MutuallyExclusiveCallbackGroup()
         self._overridable = QoSOverridingOptions.with_default_policies()
-        self._tracker = self._detections = self._overlays = None  # from on_configure to on_cleanup
-        self._tracker_services = []
-        self._subscription = self._timer = None  # from on_activate to on_deactivate
+        self._lifecycle, self._problem = 'unconfigured', ''  # what the diagnostics say
         self._monitor = self._new_monitor()
+        self._diagnostics = self.create_publisher(DiagnosticArray, diagnostics.TOPIC, QoSProfile(depth=10))
+        self.create_timer(diagnostics.PERIOD, self._diagnose, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        # from the first on_configure
+        self._config: parameters.NodeConfig | None = None
+        self._history: FrameHistory | None = None
+        # from on_configure to on_cleanup
+        self._outputs: Outputs | None = None
+        self._tracker_services, self._boxes = [], None
+        # from on_activate to on_deactivate
+        self._subscription, self._others = None, []
+        self._camera: bearing.Camera | None = None
+        self._depth: Image | None = None
         # of the worker thread
+        self._follower: Follower | None = None  # from on_configure to on_cleanup
         self._active = False
-        self._latest: Frame | None = None
-        self._target_id = self._state = ''
-        self._targets = 0
+        self._was_lost = False
 
     def start(self) -> None:
         """Configure and activate. Where that fails, the node says why and waits to be configured again."""
@@ -92,28 +99,43 @@ class TrackerNode(LifecycleNode):
     @_transition
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
-            self._tracker = self._in_turn(self._load)
+            self._in_turn(self._load)
         except (OSError, ValueError) as error:
-            self.get_logger().error(f'not configured: {error}')
+            self._problem = f'not configured: {error}'
+            self.get_logger().error(self._problem)
             return TransitionCallbackReturn.FAILURE
-        self._detections = self.create_publisher(
-            Detection2D, '~/detection', QoSProfile(depth=10), qos_overriding_options=self._overridable)
-        self._overlays = self.create_publisher(
-            Image, '~/overlay', QoSProfile(depth=1), qos_overriding_options=self._overridable)
+        self._outputs = Outputs(self, self._overridable)
         self._tracker_services = [
-            self.create_service(InitTarget, '~/init_target', self._on_init, callback_group=self._requests),
-            self.create_service(Trigger, '~/reset', self._on_reset, callback_group=self._requests)]
-        self.get_logger().info(f'configured; the networks run on {self._tracker.device}')
+            self.create_service(kind, f'~/{name}', callback, callback_group=self._requests)
+            for kind, name, callback in (
+                (InitTarget, 'init_target', self._on_init), (Trigger, 'reset', self._on_reset),
+                (Trigger, 'pause', self._on_pause), (Trigger, 'resume', self._on_resume))]
+        self._boxes = self.create_subscription(
+            Detection2D, '~/init_box', self._on_box, QoSProfile(depth=10), callback_group=self._requests,
+            qos_overriding_options=self._overridable)
+        self._lifecycle, self._problem = 'inactive', ''
+        self.get_logger().info(f'configured; the networks run on {self._follower.tracker.device}')
         return TransitionCallbackReturn.SUCCESS
 
     @_transition
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._in_turn(self._set_active, True)
         self._monitor = self._new_monitor()
+        kind, topic = Image, self.resolve_topic_name('image')
+        if self._config.image_transport == parameters.COMPRESSED:
+            kind, topic = CompressedImage, f'{topic}/compressed'
+        reliability = ReliabilityPolicy[self._config.reliability.upper()]
         self._subscription = self.create_subscription(
-            Image, 'image', self._on_image, QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
-            callback_group=self._images, qos_overriding_options=self._overridable)
-        self._timer = self.create_timer(1.0, self._judge, clock=Clock(clock_type=ClockType.STEADY_TIME))
+            kind, topic, self._on_image, QoSProfile(depth=BURST, reliability=reliability),
+            callback_group=self._images, qos_overriding_options=self._overridable,
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos))
+        latest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self._others = [
+            self.create_subscription(kind, name, callback, latest, callback_group=self._images,
+                                     qos_overriding_options=self._overridable)
+            for kind, name, callback in ((CameraInfo, 'camera_info', self._on_camera_info),
+                                         (Image, 'depth', self._on_depth))]
+        self._lifecycle = 'active'
         self.get_logger().info(f'active; waiting for images on {self._subscription.topic_name}')
         return TransitionCallbackReturn.SUCCESS
 
@@ -141,22 +163,38 @@ class TrackerNode(LifecycleNode):
         self._worker.shutdown()
         super().destroy_node()
 
-    # Callbacks
+    # Images, and what comes with them
 
-    def _on_image(self, message: Image, info: dict) -> None:
-        self._monitor.arrived(info.get('publication_sequence_number'), str(info.get('publisher_gid')))
-        started = time.perf_counter()
-        refused = False
+    def _on_image(self, message: Image | CompressedImage, info: dict) -> None:
+        self._monitor.arrived(time.monotonic(), info.get('publication_sequence_number'), str(info.get('publisher_gid')))
+        self._problem = ''
+        self._history.add(message)
+        self._once(self._answer)
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
         try:
-            self._in_turn(self._track, Frame(message.header, conversions.to_bgr(message)))
+            self._camera = bearing.Camera(message, self._config.rectified)
         except ValueError as error:
-            refused = True
-            self.get_logger().warning(f'frame skipped: {error}', throttle_duration_sec=THROTTLE)
-        self._monitor.done(time.perf_counter() - started, refused)
+            self._camera = None
+            self.get_logger().warning(f'no bearing: {error}', throttle_duration_sec=THROTTLE)
+
+    def _on_depth(self, message: Image) -> None:
+        self._depth = message
+
+    def _on_incompatible_qos(self, event: QoSRequestedIncompatibleQoSInfo) -> None:
+        policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
+        topic = self._subscription.topic_name
+        remedy = 'set the parameter reliability to best_effort' if policy == 'reliability' else \
+            f'set qos_overrides.{topic}.subscription.{policy} to what the publisher offers'
+        self._problem = f'a publisher of {topic} offers less than this node asks for in its QoS ({policy}), ' \
+                        f'so none of its images can come: {remedy}'
+        self.get_logger().error(self._problem)
+
+    # Requests
 
     def _on_init(self, request: InitTarget.Request, response: InitTarget.Response) -> InitTarget.Response:
         try:
-            response.message = self._in_turn(self._init, request)
+            response.message = self._in_turn(self._init, request.header, request.bbox, request.id)
             response.success = True
             self.get_logger().info(response.message)
         except ValueError as error:
@@ -164,22 +202,41 @@ class TrackerNode(LifecycleNode):
             self.get_logger().warning(f'target refused: {error}')
         return response
 
+    def _on_box(self, message: Detection2D) -> None:
+        request = InitTarget.Request(header=message.header, bbox=message.bbox, id=message.id)
+        self._on_init(request, InitTarget.Response())
+
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         had_target = self._in_turn(self._reset)
-        response.success = True
-        response.message = 'the target is forgotten' if had_target else 'there was no target'
-        self.get_logger().info(response.message)
+        return self._done(response, 'the target is forgotten' if had_target else 'there was no target')
+
+    def _on_pause(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._in_turn(self._pause, True)
+        return self._done(response, 'paused')
+
+    def _on_resume(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._in_turn(self._pause, False)
+        return self._done(response, 'resumed')
+
+    def _done(self, response: Trigger.Response, message: str) -> Trigger.Response:
+        self.get_logger().info(message)
+        response.success, response.message = True, message
         return response
 
+    # The rest
+
     def _on_set_parameters(self, changed: list[Parameter]) -> SetParametersResult:
-        changes = parameters.changes(changed)
+        own = parameters.changes(changed, parameters.NODE_FIELDS)
+        of_tracker = parameters.changes(changed, parameters.TRACKER_FIELDS)
         try:
-            if changes:
-                parameters.read(self, **changes)
-                self._in_turn(self._configure_tracker, changes)
+            config = parameters.read_node(self, **own) if own else self._config
+            if of_tracker:
+                parameters.read_tracker(self, **of_tracker)
+                self._in_turn(self._configure_tracker, of_tracker)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        for name in changes:
+        self._config = config
+        for name in own | of_tracker:
             self._refused.pop(name, None)
         return SetParametersResult(successful=True)
 
@@ -187,148 +244,152 @@ class TrackerNode(LifecycleNode):
     def _new_monitor() -> FrameMonitor:
         return FrameMonitor(time.monotonic())
 
-    def _judge(self) -> None:
-        advice = self._monitor.judge(time.monotonic(), self.count_publishers(self._subscription.topic_name))
-        if advice:
-            self.get_logger().warning(advice)
+    def _diagnose(self) -> None:
+        now = time.monotonic()
+        period, seconds = self._monitor.period(now)
+        facts = dict(lifecycle=self._lifecycle, problem=self._problem, total=self._monitor.total, period=period,
+                     seconds=seconds)
+        if self._follower is not None:
+            facts |= dict(device=self._follower.tracker.device, target=self._follower.state,
+                          target_id=self._follower.target_id, kept=len(self._history))
+        if self._subscription is not None:
+            topic = self._subscription.topic_name
+            publishers = self.count_publishers(topic)
+            facts |= dict(topic=topic, publishers=publishers, silence=now - self._monitor.latest,
+                          timeout=self._config.image_timeout)
+            if advice := self._monitor.judge(now, publishers):
+                self.get_logger().warning(advice)
+        message = DiagnosticArray(status=[diagnostics.status(self.get_fully_qualified_name(), diagnostics.Facts(**facts))])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
 
-    # What runs on the worker thread, and only there
+    # The worker thread
 
     def _in_turn(self, call, *args):
-        """The result of a call that runs after all that were asked for before it."""
+        """The result of a call that runs on the worker thread after all that were asked for before it."""
         return self._worker.submit(call, *args).result()
 
-    def _load(self):
+    def _once(self, call) -> None:
+        """Let a call run there, too, unless it is waiting to begin already."""
+        if call.__name__ in self._waiting:
+            return
+        self._waiting.add(call.__name__)
+
+        def run():
+            self._waiting.remove(call.__name__)
+            call()
+
+        self._worker.submit(run).add_done_callback(self._log_failure)
+
+    def _log_failure(self, future: Future) -> None:
+        if (error := future.exception()) is not None:
+            self._problem = f'{type(error).__name__}: {error}'
+            self.get_logger().error(''.join(traceback.format_exception(error)), throttle_duration_sec=THROTTLE)
+
+    # What runs there, and only there
+
+    def _load(self) -> None:
         if self._refused:
             raise ValueError('; '.join(self._refused.values()))
-        config = parameters.read(self)
-        from cract_core.tracker import Tracker  # loads torch: not before the parameters are known to be right
-        return Tracker(config)
+        self._config = config = parameters.read_node(self)
+        tracker = load_tracker(parameters.read_tracker(self), config.cpu_fallback, self.get_logger())
+        self._history = FrameHistory(config.history_frames, config.history_memory * 2**20)
+        self._follower = Follower(tracker, self._history, config.cpu_fallback, self.get_logger())
 
     def _configure_tracker(self, changes: dict) -> None:
-        if self._tracker is not None:
-            self._tracker.configure(**changes)
+        if self._follower is not None:
+            self._follower.tracker.configure(**changes)
 
     def _set_active(self, active: bool) -> None:
         self._active = active
-        self._latest = None
+        self._history.clear()
+        if not active and not self._config.keep_target:
+            self._follower.reset()
 
-    def _track(self, frame: Frame) -> None:
-        if not self._active:  # deactivated while the frame was on its way
+    def _answer(self) -> None:
+        """Work on the newest image, unless that has been done."""
+        if not self._active:  # deactivated while the image was on its way
             return
-        self._latest = frame
-        watched = self._overlays.get_subscription_count() > 0
-        if not self._tracker.initialized:
-            if watched:
-                self._overlays.publish(
-                    conversions.from_bgr(overlay.draw_message(frame.image, 'no target'), frame.header))
+        started = time.perf_counter()
+        try:
+            answer = self._follower.answer()
+        except ValueError as error:
+            self._monitor.refused()
+            self.get_logger().warning(f'frame skipped: {error}', throttle_duration_sec=THROTTLE)
             return
-        estimate = self._tracker.update(frame.image)
-        self._detections.publish(conversions.to_detection(estimate, frame.header, self._target_id))
-        if watched:
-            picture = overlay.draw(frame.image, estimate.box, estimate.state.value, estimate.score, self._target_id)
-            self._overlays.publish(conversions.from_bgr(picture, frame.header))
-        self._report(estimate.state.value)
+        if answer is not None:
+            age = self._outputs.publish(answer, self._camera, self._depth)
+            self._monitor.answered(time.perf_counter() - started, age)
+            self._report(answer.state == LOST)
 
-    def _report(self, state: str) -> None:
-        if state == 'lost' and self._state != 'lost':
-            self.get_logger().warning(f'target {self._target_id!r} lost')
-        elif self._state == 'lost' and state != 'lost':
-            self.get_logger().info(f'target {self._target_id!r} found again')
-        self._state = state
+    def _report(self, lost: bool) -> None:
+        if lost and not self._was_lost:
+            self.get_logger().warning(f'target {self._follower.target_id!r} lost')
+        elif self._was_lost and not lost:
+            self.get_logger().info(f'target {self._follower.target_id!r} found again')
+        self._was_lost = lost
 
-    def _init(self, request: InitTarget.Request) -> str:
+    def _init(self, header: Header, bbox: BoundingBox2D, target_id: str) -> str:
         if not self._active:
             raise ValueError(f'{NO_IMAGE}: the node is not active')
-        if self._latest is None:
+        if self._history.newest() is None:
             raise ValueError(f'{NO_IMAGE} has arrived on {self._subscription.topic_name} yet')
-        box = conversions.box_from_message(request.bbox)
-        self._tracker.init(self._latest.image, box)
-        self._targets += 1
-        self._target_id = request.id or str(self._targets)
-        self._state = ''
-        used, asked = self._latest.header.stamp, request.header.stamp
-        x, y, w, h = box
-        message = f'following {self._target_id!r} from x {x:g}, y {y:g}, w {w:g}, h {h:g} ' \
-                  f'in the image stamped {used.sec}.{used.nanosec:09d}'
-        if (asked.sec or asked.nanosec) and asked != used:
-            message += f', the latest one; the box was drawn in the image stamped {asked.sec}.{asked.nanosec:09d}'
+        message = self._follower.init(conversions.box_from_message(bbox), header, target_id, self._config.catch_up)
+        self._was_lost = False
+        self._answer()  # the newest image, where the box was drawn in an older one
         return message
 
     def _reset(self) -> bool:
-        had_target = self._tracker.initialized
-        self._tracker.reset()
-        return had_target
+        return self._follower is not None and self._follower.reset()
+
+    def _pause(self, paused: bool) -> None:
+        if self._follower is not None:  # cleaned up while the request was on its way
+            self._follower.pause(paused)
+
+    def _unload(self) -> None:
+        self._follower = None
 
     # Tear-down
 
     def _stop_listening(self) -> None:
         if self._subscription is None:
             return
-        self.destroy_timer(self._timer)
-        self.destroy_subscription(self._subscription)
-        self._subscription = self._timer = None
+        for subscription in (self._subscription, *self._others):
+            self.destroy_subscription(subscription)
+        self._subscription, self._others, self._camera, self._depth = None, [], None, None
         self._in_turn(self._set_active, False)
+        self._lifecycle, self._problem = 'inactive', ''
         total = self._monitor.total
-        self.get_logger().info(
-            f'{total.received} images received, {total.missed} missed, {total.refused} could not be read')
+        self.get_logger().info(f'{total.received} images received, {total.answered} answered, {total.missed} lost on '
+                               f'the way here, {total.refused} could not be read')
 
     def _release(self) -> None:
         self._stop_listening()
         for service in self._tracker_services:
             self.destroy_service(service)
-        for publisher in (self._detections, self._overlays):
-            if publisher is not None:
-                self.destroy_publisher(publisher)
-        self._tracker_services = []
-        self._tracker = self._detections = self._overlays = None
-
-
-class PromptPool(ThreadPoolExecutor):
-    """Threads that have begun a call before `submit` returns.
-
-    rclpy's executor hands a callback out again and again until it has begun, thousands of times a second, and so keeps
-    the interpreter's lock from the very thread that should begin it (measured: frames waited up to 2 s).
-    """
-
-    def submit(self, call, /, *args, **kwargs):
-        begun = threading.Event()
-
-        def run():
-            begun.set()
-            return call(*args, **kwargs)
-
-        future = super().submit(run)
-        begun.wait()
-        return future
-
-
-class CallbackPool(MultiThreadedExecutor):
-    """One thread a callback group, so that one is always free, and an orderly end."""
-
-    def __init__(self):
-        super().__init__(num_threads=CALLBACK_GROUPS)
-        self._executor = PromptPool(CALLBACK_GROUPS)
-
-    def shutdown(self, timeout_sec: float | None = None, *, wait_for_threads: bool = True) -> bool:
-        """Finish the callbacks that have begun: rclpy takes their guard condition away first."""
-        self._executor.shutdown(wait=wait_for_threads)
-        return super().shutdown(timeout_sec, wait_for_threads=wait_for_threads)
+        if self._boxes is not None:
+            self.destroy_subscription(self._boxes)
+        if self._outputs is not None:
+            self._outputs.destroy()
+        self._tracker_services, self._boxes = [], None
+        self._outputs = None
+        self._in_turn(self._unload)
+        self._lifecycle = 'unconfigured'
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM, both clean ends: the frame at hand is finished and published first."""
+    """Run the node until SIGINT or SIGTERM, both clean ends: the image at hand is finished and published first."""
     stopped = threading.Event()
     transport.use_profile()
-    # rclpy's own handlers would pull the context from under a frame that is being worked on
+    # rclpy's own handlers would pull the context from under an image that is being worked on
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     node = TrackerNode()
-    executor = CallbackPool()
+    executor = CallbackPool(CALLBACK_GROUPS)
     executor.add_node(node)
     try:
-        if node.get_parameter(parameters.AUTOSTART).value:
+        if node.get_parameter('autostart').value:
             node.start()
         while not stopped.is_set():
             executor.spin_once(timeout_sec=SIGNAL_LATENCY)

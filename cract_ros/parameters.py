@@ -1,21 +1,63 @@
-"""ROS parameters made from the one table of the tracker, `cract_core.config.TrackerConfig`.
+"""ROS parameters made from two tables: the tracker's, `cract_core.config.TrackerConfig`, and the node's own, below.
 
-Every field becomes a parameter with its text, unit and range. Those marked live can be set while a target is
-followed; the others are read-only and take their value from the launch file or the command line.
+Every field becomes a parameter with its text, unit and range. Those marked live can be set at any time; the others
+are read-only and take their value from the launch file or the command line.
 """
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from cract_core.config import TrackerConfig, field_type
+from cract_core.config import TrackerConfig, check_value, field_type, parameter
 
-FIELDS = {field.name: field for field in dataclasses.fields(TrackerConfig)}
-AUTOSTART = 'autostart'
+RAW, COMPRESSED = 'raw', 'compressed'
+BEST_EFFORT, RELIABLE = 'best_effort', 'reliable'
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """What belongs to the node alone. Every value is checked on construction (ValueError, one sentence)."""
+
+    autostart: bool = parameter(
+        True, 'configure and activate on start; false leaves both to a lifecycle manager')
+    image_transport: str = parameter(
+        RAW, 'form of the images: raw is sensor_msgs/Image on `image`, compressed is sensor_msgs/CompressedImage '
+        '(JPEG, PNG) on `image/compressed`', choices=(RAW, COMPRESSED))
+    reliability: str = parameter(
+        BEST_EFFORT, 'QoS of the image subscription; best_effort takes images of reliable publishers, too',
+        choices=(BEST_EFFORT, RELIABLE))
+    image_timeout: float = parameter(
+        1.0, 'without an image for so long the diagnostics say that the camera has stopped', unit='seconds',
+        minimum=0.1, maximum=3600.0, live=True)
+    history_frames: int = parameter(
+        60, 'latest images that are kept, for boxes that were drawn in one of them', unit='images',
+        minimum=1, maximum=1000)
+    history_memory: int = parameter(
+        128, 'memory that these images may take; fewer are kept where they are large', unit='MiB',
+        minimum=1, maximum=16384)
+    catch_up: float = parameter(
+        0.5, 'time to catch up from an older image to the newest; where it does not suffice for all images between, some '
+        'are left out evenly', unit='seconds', minimum=0.0, maximum=10.0, live=True)
+    keep_target: bool = parameter(
+        True, 'keep the target when the node is deactivated, and go on with it when it is activated again', live=True)
+    cpu_fallback: bool = parameter(
+        False, 'go on with the CPU, more slowly, where CUDA was asked for and is missing, or fails or runs out of memory')
+    rectified: bool = parameter(
+        False, 'the images are rectified: the bearing is computed with P of camera_info, not with K and D')
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            if field_type(field) is not bool:  # ROS checks these
+                check_value(field, getattr(self, field.name))
+
+
+TRACKER_FIELDS = {field.name: field for field in dataclasses.fields(TrackerConfig)}
+NODE_FIELDS = {field.name: field for field in dataclasses.fields(NodeConfig)}
 
 
 def descriptor(field: dataclasses.Field) -> ParameterDescriptor:
@@ -39,10 +81,10 @@ def declare(node: Node) -> dict[str, str]:
     """Declare every parameter; returns name -> reason for those whose given value was refused.
 
     A refused one is declared with its default, so that the node can report the reason when it is configured. Choices
-    and combinations are not looked at here: `read` checks them.
+    and combinations are not looked at here: `read_tracker` and `read_node` check them.
     """
     refused = {}
-    for field in FIELDS.values():
+    for field in [*NODE_FIELDS.values(), *TRACKER_FIELDS.values()]:
         default = field.default
         try:
             node.declare_parameter(field.name, default, descriptor(field))
@@ -56,11 +98,16 @@ def declare(node: Node) -> dict[str, str]:
     return refused
 
 
-def read(node: Node, **changes) -> TrackerConfig:
-    """The node's parameters, some changed, as a checked config. Raises ValueError for what does not fit."""
-    return TrackerConfig(**{name: node.get_parameter(name).value for name in FIELDS} | changes)
+def read_tracker(node: Node, **changes) -> TrackerConfig:
+    """The tracker's parameters, some changed, as a checked config. Raises ValueError for what does not fit."""
+    return TrackerConfig(**{name: node.get_parameter(name).value for name in TRACKER_FIELDS} | changes)
 
 
-def changes(parameters: list[Parameter]) -> dict:
-    """name -> value of those that belong to the tracker; a node has parameters of its own beside them."""
-    return {parameter.name: parameter.value for parameter in parameters if parameter.name in FIELDS}
+def read_node(node: Node, **changes) -> NodeConfig:
+    """The node's own parameters, some changed, as a checked config. Raises ValueError for what does not fit."""
+    return NodeConfig(**{name: node.get_parameter(name).value for name in NODE_FIELDS} | changes)
+
+
+def changes(parameters: list[Parameter], fields: dict[str, dataclasses.Field]) -> dict:
+    """name -> value of those that are among `fields`; ROS gives a node parameters of its own, too."""
+    return {parameter.name: parameter.value for parameter in parameters if parameter.name in fields}

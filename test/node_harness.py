@@ -130,7 +130,7 @@ class Peer(Node):
         while answer() is None:
             assert time.monotonic() < deadline, f'the answer of {name} did not come within {PATIENCE:.0f} s'
             futures.append(self._own_clients[name].call_async(request))
-            self._pause(5.0, answer)
+            self._pause(20.0, answer)
         return answer().result()
 
     def serves(self, name: str) -> bool:

@@ -19,6 +19,7 @@ from sensor_msgs.msg import Image
 from cract_core.config import TrackerConfig
 from cract_ros.conversions import box_from_message, to_bgr
 from cract_ros.monitor import FrameMonitor
+from cract_ros.parameters import NodeConfig
 
 FRAME = scene()
 
@@ -87,11 +88,12 @@ def test_a_rotated_box_is_refused(following):
     assert not response.success and 'theta 0.3' in response.message
 
 
-def test_a_box_of_another_image_is_taken_in_the_latest_and_the_answer_says_so(following):
+def test_a_box_of_an_image_that_is_not_kept_is_refused_and_the_target_stays(following):
     old = Image().header
     old.stamp.sec = 12345
-    response = following.init(header=old)
-    assert response.success and 'drawn in the image stamped 12345.000000000' in response.message
+    response = following.init(header=old, target_id='late')
+    assert not response.success and 'the image stamped 12345.000000000 has not arrived' in response.message
+    assert following.ask(image(FRAME)).id == 'a'
 
 
 def test_the_target_can_change_while_images_stream_in(following):
@@ -181,7 +183,7 @@ def test_the_overlay_is_the_image_with_the_box(following):
 def test_all_parameters_are_declared_and_described(tracker, peer):
     names = set(peer.call('list_parameters', ListParameters.Request()).result.names)
     fields = {field.name: field for field in dataclasses.fields(TrackerConfig)}
-    assert set(fields) | {'autostart'} <= names
+    assert set(fields) | {field.name for field in dataclasses.fields(NodeConfig)} <= names
     alpha = peer.call('describe_parameters', DescribeParameters.Request(names=['alpha'])).descriptors[0]
     assert alpha.description == fields['alpha'].metadata['text']
     assert (alpha.floating_point_range[0].from_value, alpha.floating_point_range[0].to_value) == (0.0, 1.0)
@@ -243,8 +245,8 @@ def test_cleanup_and_configure_start_afresh(following):
 
 def feed(monitor: FrameMonitor, sequences, seconds: float) -> None:
     for sequence in sequences:
-        monitor.arrived(sequence, 'camera')
-        monitor.done(seconds, refused=False)
+        monitor.arrived(0.0, sequence, 'camera')
+        monitor.answered(seconds, age=0.1)
 
 
 def test_images_lost_while_the_tracker_had_time_are_blamed_on_the_transport():
@@ -260,7 +262,7 @@ def test_images_lost_while_the_tracker_had_time_are_blamed_on_the_transport():
     assert monitor.judge(10.2, 1) is None
 
 
-def test_images_dropped_by_a_busy_tracker_are_counted_without_a_word():
+def test_images_lost_while_the_tracker_was_busy_are_counted_without_a_word():
     monitor = FrameMonitor(0.0)
     feed(monitor, range(0, 150, 5), 0.17)
     assert monitor.judge(5.1, 1) is None
@@ -275,5 +277,5 @@ def test_silence_of_a_topic_with_a_publisher_is_told():
 def test_publishers_are_counted_apart_and_may_start_again():
     monitor = FrameMonitor(0.0)
     for sequence, publisher in ((1, 'a'), (500, 'b'), (2, 'a'), (501, 'b'), (1, 'a'), (None, 'c'), (2, 'a')):
-        monitor.arrived(sequence, publisher)
+        monitor.arrived(0.0, sequence, publisher)
     assert (monitor.total.received, monitor.total.missed) == (7, 0)

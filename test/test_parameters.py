@@ -17,7 +17,7 @@ from cract_core.config import TrackerConfig, field_type
 from cract_ros import parameters
 
 ROOT = Path(__file__).resolve().parent.parent
-FIELDS = dataclasses.fields(TrackerConfig)
+FIELDS = dataclasses.fields(TrackerConfig) + dataclasses.fields(parameters.NodeConfig)
 CHOICE = next(field for field in FIELDS if field.metadata['choices'])
 
 
@@ -41,7 +41,8 @@ def make_node():
 def test_every_field_is_a_parameter_with_its_default(make_node):
     node = make_node()
     assert parameters.declare(node) == {}
-    assert parameters.read(node) == TrackerConfig()
+    assert parameters.read_tracker(node) == TrackerConfig()
+    assert parameters.read_node(node) == parameters.NodeConfig()
     for field in FIELDS:
         assert type(node.get_parameter(field.name).value) is field_type(field)
 
@@ -62,7 +63,7 @@ def test_the_descriptor_says_what_the_table_says(make_node, field):
 def test_given_values_are_read(make_node):
     node = make_node(alpha=0.25, num_proposals=3, device='cpu')
     assert parameters.declare(node) == {}
-    assert parameters.read(node) == TrackerConfig(alpha=0.25, num_proposals=3, device='cpu')
+    assert parameters.read_tracker(node) == TrackerConfig(alpha=0.25, num_proposals=3, device='cpu')
 
 
 @pytest.mark.parametrize('name, value, reason', [
@@ -72,30 +73,42 @@ def test_a_wrong_start_value_is_reported_by_name_and_the_default_stands(make_nod
     node = make_node(**{name: value})
     refused = parameters.declare(node)
     assert list(refused) == [name] and name in refused[name] and reason in refused[name]
-    assert parameters.read(node) == TrackerConfig()
+    assert parameters.read_tracker(node) == TrackerConfig()
+
+
+@pytest.mark.parametrize('changes, reason', [
+    (dict(image_transport='theora'), 'image_transport must be one of raw, compressed'),
+    (dict(catch_up=float('nan')), 'catch_up must be finite'), (dict(history_frames=0), 'history_frames must be between')])
+def test_a_wrong_value_of_the_node_is_named(make_node, changes, reason):
+    node = make_node()
+    parameters.declare(node)
+    with pytest.raises(ValueError, match=reason):
+        parameters.read_node(node, **changes)
 
 
 def test_choices_and_combinations_are_checked_when_read(make_node):
     node = make_node(**{CHOICE.name: 'abacus'})
     parameters.declare(node)
     with pytest.raises(ValueError, match=f'{CHOICE.name} must be one of .*abacus'):
-        parameters.read(node)
+        parameters.read_tracker(node)
     node = make_node(lost_score=0.9, uncertain_score=0.1)
     parameters.declare(node)
     with pytest.raises(ValueError, match='lost_score must not exceed uncertain_score'):
-        parameters.read(node)
+        parameters.read_tracker(node)
 
 
-def test_only_the_trackers_own_parameters_are_changes():
-    given = [Parameter('alpha', value=0.1), Parameter('use_sim_time', value=True)]
-    assert parameters.changes(given) == {'alpha': 0.1}
+def test_changes_are_told_apart_by_their_table():
+    given = [Parameter('alpha', value=0.1), Parameter('use_sim_time', value=True), Parameter('catch_up', value=1.0)]
+    assert parameters.changes(given, parameters.TRACKER_FIELDS) == {'alpha': 0.1}
+    assert parameters.changes(given, parameters.NODE_FIELDS) == {'catch_up': 1.0}
 
 
 def test_the_settings_file_names_only_known_parameters():
     settings = yaml.safe_load((ROOT / 'config' / 'tracker.yaml').read_text())
     assert list(settings) == ['/**/tracker']
     values = settings['/**/tracker']['ros__parameters']
-    TrackerConfig.from_mapping({name: value for name, value in values.items() if name != parameters.AUTOSTART})
+    TrackerConfig.from_mapping({name: value for name, value in values.items() if name not in parameters.NODE_FIELDS})
+    parameters.NodeConfig(**{name: value for name, value in values.items() if name in parameters.NODE_FIELDS})
 
 
 def test_the_rviz_file_shows_the_overlay():

@@ -1,0 +1,163 @@
+"""The tracker and its target between two images: init, catching up, pause, loss and return, a fall back to the CPU.
+
+No node is needed here. Everything but the history of images belongs to one thread.
+"""
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+from rclpy.impl.rcutils_logger import RcutilsLogger
+from std_msgs.msg import Header
+
+from cract_core.config import CPU, TrackerConfig
+from cract_ros.conversions import to_bgr
+from cract_ros.history import Frame, FrameHistory, catch_up, nanoseconds, text
+
+NO_TARGET, PAUSED, TRACKING, LOST = 'no target', 'paused', 'tracking', 'lost'
+
+
+class Answer(NamedTuple):
+    """What is known after an image. Without a target, and in a pause, estimate is None."""
+    header: Header
+    image: np.ndarray  # (H, W, 3) uint8 BGR
+    estimate: object | None  # cract_core.tracker.Estimate
+    state: str  # a key of conversions.STATES
+    target_id: str
+    frames_since_seen: int  # images that arrived since the latest in which the target was not lost
+    seconds_since_seen: float
+    processing_time: float  # seconds
+
+
+def load_tracker(config: TrackerConfig, cpu_fallback: bool, log: RcutilsLogger):
+    """A Tracker; with `cpu_fallback` on the CPU where the GPU does not do. Raises OSError or ValueError."""
+    from cract_core.tracker import Tracker  # loads torch: not before the parameters are known to be right
+    try:
+        return Tracker(config)
+    except (RuntimeError, ValueError) as error:
+        if not cpu_fallback or config.device == CPU:
+            raise
+        tracker = Tracker(config.replace(device=CPU))
+        log.warning(f'the networks run on the CPU instead of {config.device}: {error}')
+        return tracker
+
+
+class Follower:
+    """One target, followed through the images of a history."""
+
+    def __init__(self, tracker, history: FrameHistory, cpu_fallback: bool, log: RcutilsLogger):
+        self.tracker = tracker
+        self.target_id = ''
+        self._state, self._paused = NO_TARGET, False
+        self._history, self._cpu_fallback, self._log = history, cpu_fallback, log
+        self._targets = 0
+        self._done = 0  # serial of the latest image that was worked on
+        self._stamp = 0  # its stamp, ns
+        self._view: tuple[np.ndarray, np.ndarray] | None = None  # latest image and box of a target that was not lost
+        self._seen = 0  # serial of that image
+        self._unseen = 0  # ns since then
+
+    @property
+    def state(self) -> str:
+        """Of the target after the latest image that was worked on; 'no target' or 'paused' where none is followed."""
+        return PAUSED if self._paused else self._state
+
+    def init(self, box: np.ndarray, header: Header, target_id: str, budget: float) -> str:
+        """Follow what `box` (x, y, w, h) shows in the image of that stamp, and catch up within `budget` seconds.
+
+        Returns what is followed, in words. Raises ValueError for a wrong box or stamp: the present target then stays.
+        """
+        frame = self._history.at(header.stamp)
+        image = to_bgr(frame.message)
+        self._run('init', image, box)
+        self._targets += 1
+        self.target_id = target_id or str(self._targets)
+        self._paused = False
+        self._take(frame, image, box, TRACKING)
+        x, y, w, h = box
+        return f'following {self.target_id!r} from x {x:g}, y {y:g}, w {w:g}, h {h:g} ' \
+               f'in the image stamped {text(frame.header.stamp)}{self._catch_up(budget)}'
+
+    def consider(self, header: Header, boxes: np.ndarray, budget: float) -> bool:
+        """Let the tracker take back a lost target among `boxes` (N, 4) of the image of that stamp, and catch up.
+
+        True if one convinced it. Raises ValueError for an image that is not in the history or is no picture.
+        """
+        if self.state != LOST:
+            return False
+        frame = self._history.at(header.stamp)
+        image = to_bgr(frame.message)
+        estimate = self._run('consider', image, boxes)
+        if estimate is None:
+            return False
+        self._take(frame, image, estimate.box, estimate.state.value)
+        self._catch_up(budget)
+        return True
+
+    def answer(self) -> Answer | None:
+        """What is known after the newest image; None if that was worked on before. ValueError if it is no picture."""
+        frame = self._history.newest()
+        if frame is None or frame.serial <= self._done:
+            return None
+        started = time.perf_counter()
+        self._done = frame.serial  # an image that is no picture is not asked for again
+        image = to_bgr(frame.message)
+        followed = self.state not in (NO_TARGET, PAUSED)
+        estimate = self._update(frame, image) if followed else None
+        unseen = frame.serial - self._seen if self.state == LOST else 0
+        return Answer(frame.header, image, estimate, self.state, self.target_id if followed else '', unseen,
+                      self._unseen / 1e9 if unseen else 0.0, time.perf_counter() - started)
+
+    def pause(self, paused: bool) -> None:
+        """Work on no image for a while, or go on with the target where it was."""
+        self._paused = paused
+
+    def reset(self) -> bool:
+        """Forget the target; False if there was none."""
+        had_target = self.tracker.initialized
+        self.tracker.reset()
+        self._view, self._state, self.target_id = None, NO_TARGET, ''
+        return had_target
+
+    def _catch_up(self, budget: float) -> str:
+        taken, left_out = catch_up(self._history, self._done, budget, self._step)
+        if not taken and not left_out:
+            return ''
+        return f', caught up through {taken} later images' + (f', {left_out} left out' if left_out else '')
+
+    def _step(self, frame: Frame) -> None:
+        try:
+            self._update(frame, to_bgr(frame.message))
+        except ValueError as error:
+            self._log.warning(f'frame skipped: {error}')
+
+    def _update(self, frame: Frame, image: np.ndarray):
+        estimate = self._run('update', image)
+        self._take(frame, image, estimate.box, estimate.state.value)
+        return estimate
+
+    def _take(self, frame: Frame, image: np.ndarray, box: np.ndarray, state: str) -> None:
+        """Note what an image has shown."""
+        stamp = nanoseconds(frame.header.stamp)
+        if state == LOST:
+            self._unseen += max(stamp - self._stamp, 0)
+        else:
+            self._view, self._seen, self._unseen = (image, box), frame.serial, 0
+        self._state, self._done, self._stamp = state, frame.serial, stamp
+
+    def _run(self, method: str, *args):
+        """Call the tracker; where its GPU fails and that is allowed, go on with one on the CPU.
+
+        The target is started anew there, from the latest box in which it was seen.
+        """
+        try:
+            return getattr(self.tracker, method)(*args)
+        except RuntimeError as error:
+            if not self._cpu_fallback or self.tracker.device == CPU:
+                raise
+            self._log.error(f'the networks run on the CPU from now on, {self.tracker.device} failed: {error}')
+        self.tracker = load_tracker(self.tracker.config.replace(device=CPU), False, self._log)
+        if self._view is not None:
+            self.tracker.init(*self._view)
+        return getattr(self.tracker, method)(*args)

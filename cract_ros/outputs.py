@@ -1,0 +1,87 @@
+"""All that goes out for one image."""
+from __future__ import annotations
+
+from geometry_msgs.msg import PointStamped, Vector3Stamped
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+from vision_msgs.msg import Detection2D, Detection2DArray
+from visualization_msgs.msg import MarkerArray
+
+from cract_ros import bearing, conversions, overlay
+from cract_ros.follower import LOST, Answer
+from cract_ros.history import nanoseconds
+from cract_ros.msg import TrackState
+
+SAME_TIME = 0.1  # seconds that a depth image may be away from the image
+THROTTLE = 5.0  # seconds between two warnings of one kind
+
+
+class Outputs:
+    """The publishers. Each message has the header of its image."""
+
+    def __init__(self, node: Node, overridable: QoSOverridingOptions):
+        def publisher(kind, topic: str, depth: int = 10):
+            return node.create_publisher(kind, topic, QoSProfile(depth=depth), qos_overriding_options=overridable)
+
+        self._node = node
+        self._detection = publisher(Detection2D, '~/detection')
+        self._detections = publisher(Detection2DArray, '~/detections')
+        self._state = publisher(TrackState, '~/state')
+        self._bearing = publisher(Vector3Stamped, '~/bearing')
+        self._point = publisher(PointStamped, '~/point')
+        self._markers = publisher(MarkerArray, '~/markers')
+        self._overlay = publisher(Image, '~/overlay', 1)
+
+    def publish(self, answer: Answer, camera: bearing.Camera | None, depth: Image | None) -> float:
+        """Send the answer out; returns how old its image is then, in seconds of the node's clock.
+
+        `camera` and the latest depth image, where there are some, tell where the target is.
+        """
+        age = (self._node.get_clock().now().nanoseconds - nanoseconds(answer.header.stamp)) / 1e9
+        if answer.estimate is not None:
+            self._detection.publish(conversions.to_detection(answer.estimate, answer.header, answer.target_id))
+        self._detections.publish(conversions.to_detections(answer))
+        self._state.publish(conversions.to_state(answer, age))
+        if answer.estimate is not None and answer.state != LOST and camera is not None:
+            try:
+                self._publish_place(answer, camera, depth)
+            except ValueError as error:
+                self._node.get_logger().warning(f'no bearing: {error}', throttle_duration_sec=THROTTLE)
+        if self._overlay.get_subscription_count():
+            self._overlay.publish(conversions.from_bgr(_picture(answer), answer.header))
+        return age
+
+    def destroy(self) -> None:
+        for publisher in (self._detection, self._detections, self._state, self._bearing, self._point, self._markers,
+                          self._overlay):
+            self._node.destroy_publisher(publisher)
+
+    def _publish_place(self, answer: Answer, camera: bearing.Camera, depth: Image | None) -> None:
+        """Direction and, with depth, point of the target in the camera's frame."""
+        box = answer.estimate.box
+        size = answer.image.shape[1::-1]
+        rays = camera.rays(bearing.centre_and_corners(box), size)
+        message = Vector3Stamped(header=answer.header)
+        message.vector.x, message.vector.y, message.vector.z = rays[0].tolist()
+        self._bearing.publish(message)
+        distance = None
+        if depth is not None and _at_the_same_time(answer.header, depth.header):
+            distance = bearing.distance_along(depth, box, size)
+        if distance is not None:
+            place = PointStamped(header=answer.header)
+            place.point.x, place.point.y, place.point.z = (rays[0] / rays[0, 2] * distance).tolist()
+            self._point.publish(place)
+        self._markers.publish(bearing.markers(answer.header, rays, answer.state, distance))
+
+
+def _at_the_same_time(one: Header, other: Header) -> bool:
+    return abs(nanoseconds(one.stamp) - nanoseconds(other.stamp)) <= SAME_TIME * 1e9
+
+
+def _picture(answer: Answer):
+    if answer.estimate is None:
+        return overlay.draw_message(answer.image, answer.state)
+    return overlay.draw(answer.image, answer.estimate.box, answer.state, answer.estimate.score, answer.target_id)

@@ -1,0 +1,229 @@
+"""The target between images, with a tracker whose answers are written down beforehand."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='ROS 2 is not installed')
+
+from std_msgs.msg import Header
+
+from cract_core.config import TrackerConfig
+from cract_core.tracker import Estimate, State
+from cract_ros import conversions, follower
+from cract_ros.follower import Follower
+from cract_ros.history import FrameHistory
+from cract_ros.msg import TrackState
+from node_harness import image
+
+BOX = np.array([10.0, 20.0, 30.0, 16.0])
+
+
+class Log:
+    def __init__(self):
+        self.lines = []
+
+    def warning(self, text):
+        self.lines.append(text)
+
+    error = warning
+
+
+class ScriptedTracker:
+    """Answers with the states it was given, one a frame; the last one for ever. Notes the frames it has seen."""
+
+    def __init__(self, *states: State, device: str = 'cpu', fails: bool = False):
+        self.states, self.device, self.fails = list(states) or [State.TRACKING], device, fails
+        self.config = TrackerConfig()
+        self.initialized = False
+        self.seen: list[tuple[str, int]] = []  # what was called, number painted into the frame
+
+    def init(self, frame, box):
+        self._see('init', frame)
+        self.initialized, self.box = True, np.array(box)
+
+    def update(self, frame):
+        self._see('update', frame)
+        state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+        return Estimate(self.box + [1, 0, 0, 0], 0.7, state, 0.6, 0.5, 0.4, False)
+
+    def reset(self):
+        self.initialized = False
+
+    def _see(self, call, frame):
+        if self.fails:
+            raise RuntimeError('CUDA out of memory')
+        self.seen.append((call, int(frame[0, 0, 0])))
+
+
+class Scene:
+    """A follower and its history; image number n shows n and is stamped n seconds."""
+
+    def __init__(self, tracker, cpu_fallback: bool = False):
+        self.history, self.log, self.tracker = FrameHistory(100, 10**9), Log(), tracker
+        self.follower = Follower(tracker, self.history, cpu_fallback, self.log)
+
+    def show(self, *numbers: int):
+        for number in numbers:
+            message = image(np.full((48, 64, 3), number, np.uint8))
+            message.header.stamp.sec = number
+            self.history.add(message)
+
+    def init(self, number: int = 0, budget: float = 100.0, target_id: str = 'car') -> str:
+        header = Header()
+        header.stamp.sec = number
+        return self.follower.init(BOX, header, target_id, budget)
+
+
+def test_a_box_of_an_old_image_is_followed_through_all_later_ones_in_order():
+    scene = Scene(ScriptedTracker())
+    scene.show(1, 2, 3, 4, 5)
+    assert scene.follower.answer().header.stamp.sec == 5  # the newest was shown before the box came
+    text = scene.init(2)
+    assert "'car' from x 10, y 20, w 30, h 16 in the image stamped 2.000000000, caught up through 2 later images" in text
+    assert scene.follower.answer().header.stamp.sec == 5
+    assert scene.tracker.seen == [('init', 2), ('update', 3), ('update', 4), ('update', 5)]
+    assert scene.follower.answer() is None
+
+
+def test_a_box_of_the_newest_image_needs_no_catching_up():
+    scene = Scene(ScriptedTracker())
+    scene.show(1, 2)
+    assert scene.init().endswith('in the image stamped 2.000000000')
+    assert scene.follower.answer() is None
+    scene.show(3, 4)
+    assert scene.follower.answer().header.stamp.sec == 4
+    assert scene.tracker.seen == [('init', 2), ('update', 4)]
+
+
+def test_an_image_that_is_no_picture_is_left_out_on_the_way():
+    scene = Scene(ScriptedTracker())
+    scene.show(1, 2)
+    scene.history.newest().message.step = 1
+    scene.show(3, 4)
+    scene.init(1)
+    assert scene.tracker.seen == [('init', 1), ('update', 3)]
+    assert 'step is 1' in scene.log.lines[0]
+
+
+def test_an_image_that_is_no_picture_is_refused_once():
+    scene = Scene(ScriptedTracker())
+    scene.show(1)
+    scene.history.newest().message.step = 1
+    with pytest.raises(ValueError, match='step is 1'):
+        scene.follower.answer()
+    assert scene.follower.answer() is None
+
+
+def test_a_refused_box_leaves_target_and_images_as_they_were():
+    scene = Scene(ScriptedTracker())
+    scene.show(1, 2)
+    scene.init(2, target_id='first')
+    with pytest.raises(ValueError, match='is too old'):
+        Scene.init(scene, -5)
+    scene.show(3)
+    assert scene.follower.answer().target_id == 'first'
+    assert scene.tracker.seen == [('init', 2), ('update', 3)]
+
+
+def test_time_since_the_target_was_seen_counts_arrived_images_and_their_stamps():
+    lost = State.LOST
+    scene = Scene(ScriptedTracker(State.TRACKING, lost, lost, lost, State.UNCERTAIN))
+    scene.show(1)
+    scene.init()
+    counted = []
+    for numbers in ([2], [3], [4, 5], [1], [2]):  # one is passed over; then the clock jumps back
+        scene.show(*numbers)
+        answer = scene.follower.answer()
+        counted.append((answer.state, answer.frames_since_seen, answer.seconds_since_seen))
+    assert counted == [('tracking', 0, 0.0), ('lost', 1, 1.0), ('lost', 3, 3.0), ('lost', 4, 3.0), ('uncertain', 0, 0.0)]
+
+
+def test_a_pause_leaves_images_alone_and_a_new_target_ends_it():
+    scene = Scene(ScriptedTracker())
+    scene.show(1)
+    scene.init()
+    scene.follower.pause(True)
+    scene.show(2)
+    answer = scene.follower.answer()
+    assert (answer.state, answer.estimate, answer.target_id) == ('paused', None, '')
+    scene.follower.pause(False)
+    scene.show(3)
+    assert scene.follower.answer().state == 'tracking'
+    scene.follower.pause(True)
+    scene.init(2)
+    assert scene.follower.answer().state == 'tracking'
+    assert scene.tracker.seen == [('init', 1), ('update', 3), ('init', 2), ('update', 3)]
+
+
+def test_reset_forgets_the_target():
+    scene = Scene(ScriptedTracker())
+    assert scene.follower.reset() is False
+    scene.show(1)
+    scene.init()
+    assert scene.follower.reset() is True
+    scene.show(2)
+    assert scene.follower.answer().state == 'no target'
+
+
+# The GPU fails
+
+def test_the_target_goes_on_on_the_cpu_from_where_it_was_seen_last(monkeypatch):
+    gpu, cpu = ScriptedTracker(device='cuda:0'), ScriptedTracker()
+    made = []
+    monkeypatch.setattr(follower, 'load_tracker', lambda config, *_: made.append(config.device) or cpu)
+    scene = Scene(gpu, cpu_fallback=True)
+    scene.show(1)
+    scene.init()
+    scene.show(2)
+    scene.follower.answer()
+    gpu.fails = True
+    scene.show(3)
+    assert scene.follower.answer().state == 'tracking'
+    assert made == ['cpu'] and scene.follower.tracker is cpu
+    assert cpu.seen == [('init', 2), ('update', 3)]
+    np.testing.assert_array_equal(cpu.box, BOX + [1, 0, 0, 0])
+    assert 'cuda:0 failed: CUDA out of memory' in scene.log.lines[0]
+
+
+def test_a_target_can_be_given_while_the_gpu_fails(monkeypatch):
+    cpu = ScriptedTracker()
+    monkeypatch.setattr(follower, 'load_tracker', lambda *_: cpu)
+    scene = Scene(ScriptedTracker(device='cuda:0', fails=True), cpu_fallback=True)
+    scene.show(1)
+    scene.init()
+    assert cpu.seen == [('init', 1)]
+
+
+@pytest.mark.parametrize('device, allowed', [('cuda:0', False), ('cpu', True)])
+def test_without_leave_or_on_the_cpu_the_failure_is_raised(device, allowed):
+    scene = Scene(ScriptedTracker(device=device, fails=True), cpu_fallback=allowed)
+    scene.show(1)
+    with pytest.raises(RuntimeError, match='out of memory'):
+        scene.init()
+
+
+# The messages
+
+def answer_of(state: State):
+    scene = Scene(ScriptedTracker(state))
+    scene.show(1)
+    scene.init()
+    scene.show(2)
+    return scene.follower.answer()
+
+
+def test_the_state_message_says_where_the_target_is_in_terms_of_the_image():
+    message = conversions.to_state(answer_of(State.UNCERTAIN), age=0.25)
+    assert (message.state, message.id, message.header.stamp.sec) == (TrackState.UNCERTAIN, 'car', 2)
+    # the box 11, 20, 30, 16 in an image of 64 x 48: centre 26, 28
+    assert message.error_x == pytest.approx((26 - 32) / 32) and message.error_y == pytest.approx((28 - 24) / 24)
+    assert message.relative_size == pytest.approx((30 * 16 / (64 * 48)) ** 0.5)
+    assert [message.score, message.identification, message.discrimination, message.proposal] == pytest.approx(
+        [0.7, 0.6, 0.5, 0.4])
+    assert message.age == 0.25 and message.processing_time > 0
+
+
+def test_a_list_of_detections_has_the_target_only_while_it_is_followed():
+    assert [d.id for d in conversions.to_detections(answer_of(State.TRACKING)).detections] == ['car']
+    assert not conversions.to_detections(answer_of(State.LOST)).detections
