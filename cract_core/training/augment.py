@@ -1,8 +1,8 @@
 """Template and search crops of a batch of pairs, cut, pasted together and augmented on the device of the images.
 
-A crop is made of layers: a scene or a ground, the target, distractors, occluders. Each layer is one bilinear sampling of
-images through a homography. How many pairs of a batch get an effect is fixed, which of them is drawn: no step waits for
-the device.
+A crop is made of layers: a scene or a ground, the target, distractors, occluders. Each layer is one bilinear sampling
+of images through a homography. How many pairs of a batch get an effect is fixed, which of them is drawn: no step waits
+for the device.
 """
 from __future__ import annotations
 
@@ -210,8 +210,8 @@ class PairSampler:
         hard = (self.bank.pixels[self.table.image[target], MASK] == cut).float()
         return torch.where(cut > 0, hard, soft)[:, None]
 
-    def _crops(self, target: Tensor, seen: Tensor, flip: Tensor, pasted: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Template and search crops with the boxes in them; the objects of the first `pasted` rows on another ground."""
+    def _crops(self, target: Tensor, seen: Tensor, flip: Tensor, pasted: int) -> tuple[Tensor, ...]:
+        """Template crop, box in it, search crop, box; the objects of the first `pasted` rows on another ground."""
         aug, count, table = self.aug, len(target), self.table
         first = torch.arange(count, device=target.device) < pasted
         loose = torch.where(first, 1.0, 0.0)

@@ -54,7 +54,7 @@ class ObjectTable:
 
 @dataclass
 class ImageBank:
-    """pixels (n, 4, 320, 320) uint8: B, G, R and object number, the part beyond the image filled with its mean colour."""
+    """pixels (n, 4, 320, 320) uint8: B, G, R and object number; beyond the image its mean colour."""
     pixels: Tensor
     size: Tensor       # (n, 2) width, height
     mean: Tensor       # (n, 3) mean colour
@@ -226,7 +226,7 @@ def _common(a, b) -> float:
 
 
 def _pictures(folder: Path, limit: int, seed: int) -> tuple[int, Iterator[_Picture]]:
-    """Number of images in the shards of a folder and the images in order, decoded by as many threads as there are cores."""
+    """Number of images in the shards of a folder, and the images in order; as many threads as cores decode them."""
     shards = sorted(folder.glob('*.jsonl'))
     if not shards:
         raise FileNotFoundError(f'no training shards (NAME.jsonl with NAME.tar) in {folder}')
@@ -274,7 +274,8 @@ def load_bank(folder: str | Path, limit: int = 0, seed: int = 0, pseudo_share: f
         canvas[MASK, :height, :width] = picture.numbers
         row = picture.row
         if row.get('track') is not None and picture.targets[0].label is not None:  # it shows one object
-            targets.append((index, row['set'], f'{row["set"]}/{row["track"]}', row.get('frame', index), picture.targets[0]))
+            track = f'{row["set"]}/{row["track"]}'
+            targets.append((index, row['set'], track, row.get('frame', index), picture.targets[0]))
         else:
             targets += [(index, row['set'], None, 0, t) for t in picture.targets]
     return ImageBank(pixels, torch.as_tensor(sizes, dtype=torch.float32), torch.as_tensor(means, dtype=torch.float32),

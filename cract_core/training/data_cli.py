@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show.add_argument('--config', metavar='FILE', help='YAML file with the training options, for its augmentation')
     show.add_argument('--pairs', type=int, default=48, help='default: %(default)s')
     show.add_argument('--columns', type=int, default=6, help='default: %(default)s')
-    show.add_argument('--images', type=int, default=1500, help='read only so many images; 0: all (default: %(default)s)')
+    show.add_argument('--images', type=int, default=1500,
+                      help='read only so many images; 0: all (default: %(default)s)')
     show.add_argument('--seed', type=int, default=0, help='default: %(default)s')
 
 
