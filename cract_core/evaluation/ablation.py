@@ -232,13 +232,18 @@ def run(args: argparse.Namespace, base: TrackerConfig) -> int:
 def start_weights(kind: type[CractModel], fresh: tuple[str, ...], source: str, seed: int, path: Path) -> None:
     """Write the weights that the training of a variant starts from: those of `source`, but for the fresh heads."""
     trained = load_weights(source)
-    torch.manual_seed(seed)
-    model = kind(trained.channels).fold()
-    for block in model.modules():
-        if isinstance(block, nn.Sequential) and hasattr(block, 'norm'):
-            nn.init.kaiming_normal_(block.conv.weight, nonlinearity='relu')  # in place of the norm it trains without
-    model.load_state_dict({name: value for name, value in trained.state_dict().items()
-                           if name.split('.')[0] not in fresh}, strict=False)
+
+    def random(kind: type[CractModel]) -> CractModel:
+        torch.manual_seed(seed)
+        model = kind(trained.channels).fold()
+        for block in model.modules():
+            if isinstance(block, nn.Sequential) and hasattr(block, 'norm'):
+                nn.init.kaiming_normal_(block.conv.weight, nonlinearity='relu')  # in place of the norm
+        return model
+    model = random(kind)
+    kept = {name: value for name, value in trained.state_dict().items() if name.split('.')[0] not in fresh}
+    # strict=False: what only the variant has keeps its own random weights
+    model.load_state_dict({**random(CractModel).state_dict(), **kept}, strict=False)
     save_weights(model, path)
 
 
