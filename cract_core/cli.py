@@ -589,10 +589,10 @@ def run_params(args) -> int:
     return 0
 
 
-def parameter_table() -> str:
-    """`TrackerConfig` as a Markdown table."""
+def parameter_table(config: type = TrackerConfig) -> str:
+    """The fields of `config` as a Markdown table."""
     rows = ['| parameter | type | default | range | unit | while tracking | meaning |', '|' + '---|' * 7]
-    for field in dataclasses.fields(TrackerConfig):
+    for field in dataclasses.fields(config):
         meta = field.metadata
         rows.append(f'| `{field.name}` | {field_type(field).__name__} | {_default(field)} | {_range(field)} '
                     f'| {meta["unit"]} | {"yes" if meta["live"] else ""} | {meta["text"]} |'.replace('  ', ' '))

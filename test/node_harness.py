@@ -26,6 +26,7 @@ from std_srvs.srv import Trigger
 from vision_msgs.msg import BoundingBox2D, Detection2D
 
 from cract_ros import transport
+from cract_ros.msg import TrackState
 from cract_ros.srv import InitTarget
 
 transport.use_profile()  # before the first rclpy.init
@@ -95,13 +96,15 @@ class Peer(Node):
         self.camera = self.create_publisher(Image, 'image', QoSProfile(depth=1))
         self.detections: list[Detection2D] = []
         self.create_subscription(Detection2D, 'tracker/detection', self.detections.append, QoSProfile(depth=100))
+        self.states: list[TrackState] = []
+        self.create_subscription(TrackState, 'tracker/state', self.states.append, QoSProfile(depth=100))
         self.overlays: list[Image] = []
         self._overlay = None
         self._stamp = 0
         self._own_clients = {name: self.create_client(kind, f'tracker/{name}') for name, kind in (
-            ('init_target', InitTarget), ('reset', Trigger), ('change_state', ChangeState), ('get_state', GetState),
-            ('set_parameters', SetParameters), ('get_parameters', GetParameters),
-            ('list_parameters', ListParameters), ('describe_parameters', DescribeParameters))}
+            ('init_target', InitTarget), ('reset', Trigger), ('pause', Trigger), ('resume', Trigger),
+            ('change_state', ChangeState), ('get_state', GetState), ('set_parameters', SetParameters),
+            ('get_parameters', GetParameters), ('list_parameters', ListParameters), ('describe_parameters', DescribeParameters))}
 
     def wait(self, condition, what: str):
         """Spin until `condition()` is true and return its value."""
@@ -160,13 +163,27 @@ class Peer(Node):
         value = self.call('get_parameters', GetParameters.Request(names=[name])).values[0]
         return parameter_value_to_python(value)
 
-    def show(self, message: Image) -> tuple[int, int]:
+    def show(self, message) -> tuple[int, int]:
         """Publish an image under a stamp of its own: consecutive seconds, so that stamps tell frames apart."""
         self.wait(self.camera.get_subscription_count, 'the subscription of image')
         self._stamp += 1
         message.header.stamp.sec, message.header.stamp.nanosec = self._stamp, 7
         self.camera.publish(message)
         return self._stamp, 7
+
+    @property
+    def latest(self) -> int:
+        """Stamp of the latest image shown, in seconds."""
+        return self._stamp
+
+    def state_after(self, message) -> TrackState:
+        """Show an image until the state after it comes."""
+        stamps = set()
+
+        def answer():
+            return next((s for s in self.states if (s.header.stamp.sec, s.header.stamp.nanosec) in stamps), None)
+
+        return self._repeat(message, stamps, answer, 'a state')
 
     def ask(self, message: Image) -> Detection2D:
         """Show an image until it is answered (best effort: one may be lost), and return the answer."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -31,29 +32,47 @@ sys.exit(service.run())
 '''
 
 
-def description():
+def launch_file():
     spec = spec_from_file_location('tracker_launch', FILE)
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.generate_launch_description()
+    return module
 
 
 def test_every_argument_is_described():
-    arguments = {a.name: a for a in description().entities if isinstance(a, DeclareLaunchArgument)}
-    assert set(arguments) == {'image', 'params_file', 'namespace', 'log_level', 'autostart'}
+    arguments = {a.name: a for a in launch_file().generate_launch_description().entities if isinstance(a, DeclareLaunchArgument)}
+    assert set(arguments) == {'image', 'camera_info', 'depth', 'targets', 'params_file', 'namespace', 'log_level',
+                              'autostart', 'rviz'}
     for argument in arguments.values():
         assert argument.description and argument.description != 'no description given'
+
+
+@contextmanager
+def launched(*arguments: str):
+    process = subprocess.Popen([sys.executable, '-c', RUN, str(FILE), *arguments], start_new_session=True)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
 
 
 def test_the_launched_node_is_active_and_listens_to_the_given_topic(tmp_path, peer, weights):  # noqa: F811
     settings = tmp_path / 'settings.yaml'
     settings.write_text(f'/**/tracker:\n  ros__parameters:\n    alpha: 0.3\n    weights: "{weights}"\n')
-    process = subprocess.Popen([sys.executable, '-c', RUN, str(FILE), f'params_file:={settings}',
-                                'image:=/drone/camera'], start_new_session=True)
-    try:
+    with launched(f'params_file:={settings}', 'image:=/drone/camera'):
         peer.wait(lambda: peer.state() == 'active', 'the active state')
         assert peer.get('alpha') == 0.3
-        peer.wait(lambda: peer.count_subscribers('/drone/camera'), 'the subscription')
-    finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
+        for topic in ('/drone/camera', '/drone/camera_info', '/depth'):
+            peer.wait(lambda: peer.count_subscribers(topic), f'the subscription of {topic}')
+
+
+def test_several_targets_share_a_camera_in_namespaces_of_their_own(peer, weights):  # noqa: F811
+    with launched('targets:=2', 'namespace:=drone', 'image:=camera/image_raw', 'autostart:=false'):
+        for number in (1, 2):
+            peer.wait(lambda: peer.count_publishers(f'/drone/target_{number}/tracker/transition_event'), 'the node')
+
+
+def test_relative_topics_belong_to_the_given_namespace():
+    assert launch_file().absolute('camera/image_raw', 'drone') == '/drone/camera/image_raw'
+    assert launch_file().absolute('/camera/image_raw', 'drone') == '/camera/image_raw'

@@ -87,6 +87,21 @@ def test_readme_has_the_parameter_table_of_the_code():
     assert table[1] == cli.parameter_table(), 'put the output of `cract params` between the markers of README.md'
 
 
+def test_readme_has_the_nodes_parameter_table_of_the_code():
+    from cract_ros.parameters import NodeConfig
+    table = re.search(r'<!-- node params -->\n(.*?)\n<!-- end -->', (ROOT / 'README.md').read_text(), re.S)
+    assert table, 'README.md has no table of the node between its markers'
+    assert table[1] == cli.parameter_table(NodeConfig), 'put cli.parameter_table(NodeConfig) there'
+
+
+def test_readme_names_every_topic_and_service_of_the_node():
+    code = ''.join((ROOT / 'cract_ros' / name).read_text() for name in ('node.py', 'outputs.py'))
+    names = set(re.findall(r"'(~/\w+)'", code)) | {f'~/{name}' for name in re.findall(r"Trigger, '(\w+)'", code)}
+    assert {'~/detection', '~/state', '~/init_box', '~/pause'} <= names
+    missing = {name for name in names if f'`{name}`' not in (ROOT / 'README.md').read_text()}
+    assert not missing
+
+
 @pytest.fixture(scope='module')
 def wheel(tmp_path_factory) -> Path:
     """The wheel of this checkout, built from a copy that has no earlier build in it."""

@@ -111,8 +111,8 @@ def test_the_settings_file_names_only_known_parameters():
     parameters.NodeConfig(**{name: value for name, value in values.items() if name in parameters.NODE_FIELDS})
 
 
-def test_the_rviz_file_shows_the_overlay():
+def test_the_rviz_file_shows_overlay_and_markers():
     rviz = yaml.safe_load((ROOT / 'config' / 'tracker.rviz').read_text())
     displays = rviz['Visualization Manager']['Displays']
     assert [(d['Class'], d['Topic']['Value']) for d in displays] == [
-        ('rviz_default_plugins/Image', '/tracker/overlay')]
+        ('rviz_default_plugins/Image', '/tracker/overlay'), ('rviz_default_plugins/MarkerArray', '/tracker/markers')]
