@@ -2,7 +2,12 @@ import csv
 import dataclasses
 import io
 import json
+import os
+import socket
+import subprocess
+import sys
 import tarfile
+import time
 
 import cv2
 import numpy as np
@@ -143,7 +148,7 @@ def test_occluders_hide_at_most_half_and_distractors_next_to_nothing_of_the_targ
     center = 128.5 + 64 * draws.uniform(count, 2)
     size = 40 + 30 * draws.uniform(count, 2).abs()
     box = torch.cat([center - size / 2, center + size / 2], -1)
-    target = draws.draw(count, draws.table.weight)
+    target = draws.draw(count, draws.any)
     for layer, most, least in ((lambda s: draws._occlude(s, box), 0.55, 0.02),
                                (lambda s: draws._distract(s, box, target), 0.16, 0.0)):
         changed = layer(torch.full((count, 3, 257, 257), -1.0)).amin(1) > -1
@@ -315,6 +320,54 @@ def test_a_resumed_run_equals_an_uninterrupted_one(shards, imagenet, tmp_path):
     assert (tmp_path / 'whole' / 'curves.png').stat().st_size > 5000
     with pytest.raises(FileExistsError):
         train(config)
+
+
+def test_two_processes_learn_the_same_weights_from_their_own_pairs(shards, imagenet, tmp_path):
+    """As torchrun starts them; the gradient step is that of both batches together."""
+    program = tmp_path / 'run.py'
+    program.write_text(f"""
+import dataclasses, os, torch
+from cract_core.training import loop
+config = loop.TrainConfig(data={str(shards)!r}, imagenet={imagenet!r}, output={str(tmp_path / 'run')!r}, steps=2,
+                          batch=2, warmup=1, held_out=0.2, device='cpu', threads=1)
+step, seen = loop.Trainer.train_step, []
+def kept(self, sampler):
+    result = step(self, sampler)
+    seen.append((float(result[0].total()), [p.detach().clone() for p in self.model.parameters()]))
+    return result
+loop.Trainer.train_step = kept
+loop.train(config)
+torch.save(seen, os.path.join({str(tmp_path)!r}, 'seen' + os.environ['RANK']))
+""")
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    environment = dict(os.environ, WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), OMP_NUM_THREADS='1')
+    runs = [subprocess.Popen([sys.executable, program], env=dict(environment, RANK=str(rank), LOCAL_RANK=str(rank)))
+            for rank in range(2)]
+    assert [run.wait(timeout=240) for run in runs] == [0, 0]
+    first, second = (torch.load(tmp_path / f'seen{rank}', weights_only=True) for rank in range(2))
+    for (loss, weights), (other_loss, others) in zip(first, second):
+        assert loss != other_loss
+        for a, b in zip(weights, others):
+            assert torch.equal(a, b)
+    assert not all(torch.equal(a, b) for a, b in zip(first[0][1], first[1][1]))
+    assert load_weights(tmp_path / 'run' / 'cract.pt')
+
+
+def test_a_run_ends_with_its_minutes_and_its_schedule(shards, imagenet):
+    config = TrainConfig(data=str(shards), imagenet=imagenet, steps=1000, minutes=2.0, warmup=1, device='cpu')
+    trainer = Trainer(config)
+    trainer.step = 10
+    rates = []
+    for seconds in (0, 60, 119.9):
+        trainer.seconds, trainer.begin = seconds, time.perf_counter()
+        trainer.watch()
+        rates.append(trainer.rate() / config.rate)
+    assert rates[0] > 0.99 and rates[1] == pytest.approx(0.505, abs=0.01) and rates[2] == pytest.approx(0.01, abs=0.001)
+    assert trainer.done() < 1
+    trainer.seconds = 121
+    assert trainer.done() == 1
 
 
 def test_a_frozen_backbone_does_not_move_and_an_unfrozen_stage_does(shards, imagenet):

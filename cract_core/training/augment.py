@@ -92,10 +92,11 @@ class PairSampler:
         _, self.track_span = _spans(key, key - aug.frame_gap, key + aug.frame_gap)
         large = area(table.box) > 0.12 * bank.size[table.image].prod(-1)
         share = torch.where(table.cut > 0, aug.pasted, torch.where(large, aug.pasted_large, aug.pasted_box))
-        self.weights = table.weight * share, table.weight * (1 - share)
-        self.pasted = float(self.weights[0].sum() / table.weight.sum())
+        self.drawn = _cumulative(table.weight * share), _cumulative(table.weight * (1 - share))
+        self.pasted = float(self.drawn[0][-1] / table.weight.sum())
+        self.any = _cumulative(table.weight)
         # what is pasted beside or in front of the target: cut-outs, and boxes with a soft rim where there are none
-        self.extra = table.weight * torch.where(table.cut > 0, 1.0, 0.05)
+        self.extra = _cumulative(table.weight * torch.where(table.cut > 0, 1.0, 0.05))
         # grounds to paste on: not the target's own image, not those of one object on a plain ground
         scene = table.cut == 0
         self.scenes = torch.unique(table.image[scene if scene.any() else ~scene])
@@ -115,11 +116,10 @@ class PairSampler:
         order = torch.randperm(count, generator=self.generator, device=self.bank.device)
         return order[:math.floor(share * count + 0.5)]
 
-    def draw(self, count: int, weight: Tensor) -> Tensor:
-        """Indices of `count` objects by weight."""
-        if not count:
-            return torch.zeros(0, dtype=torch.long, device=weight.device)
-        return torch.multinomial(weight, count, replacement=True, generator=self.generator)
+    def draw(self, count: int, cumulative: Tensor) -> Tensor:
+        """Indices of `count` objects by weight, given as its running sum (n,). torch.multinomial waits for the device."""
+        point = torch.rand(count, generator=self.generator, device=cumulative.device) * cumulative[-1]
+        return torch.searchsorted(cumulative, point, right=True).clamp(max=len(cumulative) - 1)
 
     def _in_span(self, span: Tensor) -> Tensor:
         """A random whole number from each of the half-open spans (B, 2)."""
@@ -130,7 +130,7 @@ class PairSampler:
         """A batch of `count` pairs."""
         aug = self.aug
         pasted = math.floor(self.pasted * count + 0.5)  # the first rows
-        target = torch.cat([self.draw(n, w) for n, w in zip((pasted, count - pasted), self.weights)])
+        target = torch.cat([self.draw(n, w) for n, w in zip((pasted, count - pasted), self.drawn)])
         seen = self._in_span(self.track_span[target])
         flip = torch.where(self.chance(count, 0.5), -1.0, 1.0)
         template, template_box, search, search_box = self._crops(target, seen, flip, pasted)
@@ -296,7 +296,7 @@ class PairSampler:
         aug, rows = self.aug, self.some(len(search), self.aug.occluded)
         count, place = len(rows), to_center(box[rows])
         patch = self.chance(count, 0.5)
-        other = torch.where(patch, self.draw(count, self.table.weight), self.draw(count, self.extra))
+        other = torch.where(patch, self.draw(count, self.any), self.draw(count, self.extra))
         size = torch.exp(0.5 * self.uniform(count)) * context_side(place[:, 2:]) / TEMPLATE_SIZE
         view = self._view(self.table.outline[other],
                           self._shape(torch.ones(count, device=box.device), 0.6 * self.uniform(count),
@@ -376,6 +376,10 @@ def _spans(key: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     ordered = key[order].contiguous()
     return order, torch.stack([torch.searchsorted(ordered, low.contiguous()),
                                torch.searchsorted(ordered, high.contiguous(), right=True)], -1)
+
+
+def _cumulative(weight: Tensor) -> Tensor:
+    return weight.double().cumsum(0).float()
 
 
 def _shift(move: Tensor) -> Tensor:

@@ -5,13 +5,15 @@ import copy
 import csv
 import dataclasses
 import math
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..model import CractModel, load_weights, save_weights
@@ -21,6 +23,8 @@ from .losses import Losses, Quality, pair_losses
 
 RESNET18_URL = 'https://download.pytorch.org/models/resnet18-f37072fd.pth'  # the name carries the SHA-256's start
 STAGES = ('none', 'layer3', 'layer2', 'all')
+RANK_SEED = 1000003       # times the number of a process: its own pairs
+WATCH_EVERY = 10          # steps between two looks at the clock
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class TrainConfig:
     threads: int = 0
     seed: int = 0
     steps: int = 10000
-    batch: int = 16
+    minutes: float = 0.0           # ends the run, with its schedule, after so many if `steps` take longer; 0: never
+    batch: int = 16                # in each process
     rate: float = 1e-3             # AdamW, cosine decay to a hundredth
     warmup: int = 300
     weight_decay: float = 1e-4
@@ -118,19 +123,45 @@ def start_model(config: TrainConfig) -> CractModel:
     return model
 
 
+def _device(name: str) -> torch.device:
+    """The device that the option means; under torchrun each process takes its own GPU."""
+    if name == 'auto':
+        name = 'cuda' if torch.cuda.is_available() else 'cpu'
+    if name == 'cuda':
+        if not torch.cuda.is_available():
+            raise ValueError('the training option device is cuda, but torch finds no CUDA device')
+        torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)))
+        torch.backends.cudnn.benchmark = True  # all batches have one shape
+        return torch.device('cuda', torch.cuda.current_device())
+    return torch.device(name)
+
+
+def _mean_gradients(parameters: list[nn.Parameter]) -> None:
+    """Average the gradients over the processes of torchrun, in one message."""
+    if dist.is_initialized():
+        joined = torch.cat([p.grad.flatten() for p in parameters])
+        dist.all_reduce(joined)
+        joined /= dist.get_world_size()
+        for parameter, part in zip(parameters, joined.split([p.numel() for p in parameters])):
+            parameter.grad.copy_(part.view_as(parameter))
+
+
 class Trainer:
-    """State of a run: model, its moving average, optimiser, generator and the step reached."""
+    """State of a run: model, its moving average, optimiser, generator, the step reached and the seconds spent.
+
+    Under torchrun each process draws its own pairs, and gradients are averaged over the processes.
+    """
 
     def __init__(self, config: TrainConfig):
         self.config = config
-        name = config.device if config.device != 'auto' else ('cuda' if torch.cuda.is_available() else 'cpu')
-        self.device = torch.device(name)
+        self.device = _device(config.device)
+        self.rank, self.processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         if config.threads:
             torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
         self.model = start_model(config).to(self.device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
-        self.generator = torch.Generator(self.device).manual_seed(config.seed)
+        self.generator = torch.Generator(self.device).manual_seed(config.seed + RANK_SEED * self.rank)
         late = [p for n, p in self.model.backbone.named_parameters() if self._learns(n)]
         self.model.backbone.requires_grad_(False)
         heads = [p for p in self.model.parameters() if p.requires_grad]
@@ -138,19 +169,31 @@ class Trainer:
         if late:
             groups.append(dict(params=late, scale=config.backbone_rate))
         self.optimizer = torch.optim.AdamW(groups, lr=config.rate, weight_decay=config.weight_decay)
-        self.late, self.step = late, 0
+        self.late, self.step, self.seconds, self.begin = late, 0, 0.0, time.perf_counter()
 
     def _learns(self, name: str) -> bool:
         stages = {'none': (), 'layer3': ('layer3',), 'layer2': ('layer2', 'layer3'), 'all': ('',)}
         return name.startswith(stages[self.config.unfreeze])
 
+    def watch(self) -> None:
+        """Read the clock. All processes take the first one's time: they must stop at the same step."""
+        now = time.perf_counter()
+        spent = torch.tensor(self.seconds + now - self.begin, device=self.device)
+        if dist.is_initialized():
+            dist.broadcast(spent, 0)
+        self.seconds, self.begin = float(spent), now
+
+    def done(self) -> float:
+        """Part of the run that is over, 0 to 1: of its steps or of its minutes, whichever is further."""
+        config = self.config
+        spent = self.seconds / (60 * config.minutes) if config.minutes else 0.0
+        return min(1.0, max(self.step / config.steps, spent))
+
     def rate(self) -> float:
         """Linear warm-up, then half a cosine down to a hundredth."""
         config = self.config
-        if self.step < config.warmup:
-            return config.rate * (self.step + 1) / config.warmup
-        done = (self.step - config.warmup) / max(1, config.steps - config.warmup)
-        return config.rate * (0.01 + 0.99 * (1 + math.cos(math.pi * min(1, done))) / 2)
+        cosine = 0.01 + 0.99 * (1 + math.cos(math.pi * self.done())) / 2
+        return config.rate * min(1.0, (self.step + 1) / max(1, config.warmup)) * cosine
 
     def train_step(self, sampler: PairSampler) -> tuple[Losses, Quality]:
         config = self.config
@@ -165,10 +208,13 @@ class Trainer:
             losses, quality = pair_losses(self.model, pairs, self.generator)
         self.optimizer.zero_grad(set_to_none=True)
         losses.total().backward()
-        norm = torch.nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g['params']],
-                                              config.clip)
-        if torch.isfinite(norm):  # one bad batch must not end the run
-            self.optimizer.step()
+        learning = [p for g in self.optimizer.param_groups for p in g['params'] if p.grad is not None]
+        _mean_gradients(learning)
+        norm = torch.nn.utils.clip_grad_norm_(learning, config.clip)
+        bad = ~torch.isfinite(norm)
+        for parameter in learning:  # one bad batch must not end the run; an `if` would wait for the device
+            parameter.grad.masked_fill_(bad, 0)
+        self.optimizer.step()
         self.step += 1
         self._update_average()
         return losses, quality
@@ -188,13 +234,18 @@ class Trainer:
         generator = torch.Generator(self.device).manual_seed(1)
         sampler = PairSampler(bank, self.config.augmentation, generator)
         self.average.eval()
-        rows = [pair_losses(self.average, sampler.sample(self.config.batch), generator) for _ in range(batches)]
+        rows = []
+        for _ in range(batches):
+            pairs = sampler.sample(self.config.batch)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16):
+                rows.append(pair_losses(self.average, pairs, generator))
         return (Losses(*(torch.stack(column).mean() for column in zip(*(r[0] for r in rows)))),
                 Quality(*(torch.stack(column).nanmean() for column in zip(*(r[1] for r in rows)))))
 
     def save(self, path: Path) -> None:
         state = dict(model=self.model.state_dict(), average=self.average.state_dict(),
-                     optimizer=self.optimizer.state_dict(), generator=self.generator.get_state(), step=self.step)
+                     optimizer=self.optimizer.state_dict(), generator=self.generator.get_state(), step=self.step,
+                     seconds=self.seconds)
         part = path.with_suffix('.part')
         torch.save(state, part)
         part.replace(path)
@@ -204,8 +255,11 @@ class Trainer:
         self.model.load_state_dict(state['model'])
         self.average.load_state_dict(state['average'])
         self.optimizer.load_state_dict(state['optimizer'])
-        self.generator.set_state(state['generator'].cpu())
-        self.step = state['step']
+        self.step, self.seconds = state['step'], state['seconds']
+        if self.rank:  # the file holds the first process's
+            self.generator.manual_seed(self.config.seed + RANK_SEED * self.rank + self.step)
+        else:
+            self.generator.set_state(state['generator'].cpu())
         if self.late and self.step > self.config.unfreeze_step:
             for parameter in self.late:
                 parameter.requires_grad_(True)
@@ -215,7 +269,20 @@ COLUMNS = ['step', 'split', *Losses._fields, *Quality._fields, 'rate', 'pairs_pe
 
 
 def train(config: TrainConfig, resume: bool = False) -> Path:
-    """Run to the end (or go on from the last checkpoint) and return the path of the finished weights."""
+    """Run to the end (or go on from the last checkpoint) and return the path of the finished weights.
+
+    Under torchrun all processes call it; the first one writes.
+    """
+    if int(os.environ.get('WORLD_SIZE', 1)) > 1:
+        dist.init_process_group('nccl' if _device(config.device).type == 'cuda' else 'gloo')
+    try:
+        return _train(config, resume)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _train(config: TrainConfig, resume: bool) -> Path:
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
     checkpoint, log_path = output / 'checkpoint.pt', output / 'log.csv'
@@ -224,13 +291,15 @@ def train(config: TrainConfig, resume: bool = False) -> Path:
     trainer = Trainer(config)
     if resume and checkpoint.exists():
         trainer.load(checkpoint)
+    first = trainer.rank == 0
+    if resume and first:
         _truncate_log(log_path, trainer.step)
     bank = load_bank(config.data, config.images, config.seed, config.pseudo_share).to(trainer.device)
     training, held_out = split(bank, config.held_out)
     sampler = PairSampler(training, config.augmentation, trainer.generator)
-    writer = _tensorboard(output)
+    writer = _tensorboard(output) if first else None
     new = not log_path.exists()
-    with log_path.open('a', newline='') as stream:
+    with (log_path if first else Path(os.devnull)).open('a', newline='') as stream:
         log = csv.writer(stream)
         if new:
             log.writerow(COLUMNS)
@@ -243,20 +312,25 @@ def train(config: TrainConfig, resume: bool = False) -> Path:
                 for name, value in zip(COLUMNS[2:], values):
                     writer.add_scalar(f'{name}/{kind}', value, trainer.step)
 
-        bar = tqdm(total=config.steps, initial=trainer.step, desc='train', unit='step', disable=None)
+        bar = tqdm(total=config.steps, initial=trainer.step, desc='train', unit='step', disable=None if first else True)
         sums, count, start = None, 0, time.perf_counter()
-        while trainer.step < config.steps:
+        trainer.watch()
+        while trainer.done() < 1:
             losses, quality = trainer.train_step(sampler)
             row = torch.stack([v.detach().float().nan_to_num() for v in (*losses, *quality)])
             sums, count = (row if sums is None else sums + row), count + 1
             bar.update()
-            if trainer.step % 50 == 0 or trainer.step == config.steps:
+            if trainer.step % WATCH_EVERY == 0:
+                trainer.watch()
+            last = trainer.done() == 1
+            if not first:
+                continue
+            if trainer.step % 50 == 0 or last:
                 mean = (sums / count).tolist()
-                speed = count * config.batch / (time.perf_counter() - start)
+                speed = count * config.batch * trainer.processes / (time.perf_counter() - start)
                 record('train', mean[:len(Losses._fields)], mean[len(Losses._fields):], speed)
                 bar.set_postfix(loss=f'{sum(mean[:4]):.3f}', recall=f'{mean[4]:.3f}', pairs_s=f'{speed:.0f}')
                 sums, count, start = None, 0, time.perf_counter()
-            last = trainer.step == config.steps
             if trainer.step % config.validate_every == 0 or last:
                 record('held_out', *trainer.validate(held_out), 0.0)
                 start = time.perf_counter()
@@ -265,7 +339,8 @@ def train(config: TrainConfig, resume: bool = False) -> Path:
                 save_weights(trainer.average, output / 'cract.pt')
                 start = time.perf_counter()
         bar.close()
-    plot_curves(log_path, output / 'curves.png')
+    if first:
+        plot_curves(log_path, output / 'curves.png')
     return output / 'cract.pt'
 
 

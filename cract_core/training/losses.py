@@ -1,6 +1,7 @@
 """Target assignment and the three losses: L = l_rpn + l_reg + l_ide (Section 3.4)."""
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ REGRESSION_SAMPLES, IDENTITY_SAMPLES = 16, 32
 PROPOSAL_IOU = 0.5                           # positive and negative proposals
 TRAIN_NMS_IOU = 0.75
 JITTERED = 8                                 # of the proposals are drawn around the truth
+JITTER = (0.12, 0.12, 0.2, 0.2)
 CANDIDATES = 128
 
 
@@ -36,6 +38,12 @@ class Quality(NamedTuple):
     recall: Tensor         # share of positive pairs with a proposal of IoU > 0.5 among those of the RPN
     gain: Tensor           # mean IoU gained by R on its positives
     accuracy: Tensor       # balanced accuracy of I
+
+
+@functools.cache
+def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """A tensor that is copied to the device once: each copy waits for the device."""
+    return torch.tensor(values, device=device)
 
 
 def pick(mask: Tensor, priority: Tensor, count: int) -> Tensor:
@@ -96,8 +104,7 @@ def training_proposals(boxes: Tensor, scores: Tensor, pairs: Pairs, generator: t
     kept = batched_nms(boxes, scores.gather(1, top), TRAIN_NMS_IOU, IDENTITY_SAMPLES - JITTERED)
     own = boxes.gather(1, kept[..., None].expand(-1, -1, 4))
     noise = torch.randn((len(boxes), JITTERED, 4), generator=generator, device=boxes.device)
-    spread = noise.new_tensor([0.12, 0.12, 0.2, 0.2])
-    around = decode(pairs.search_box[:, None].expand(-1, JITTERED, -1), noise * spread)
+    around = decode(pairs.search_box[:, None].expand(-1, JITTERED, -1), noise * constant(JITTER, noise.device))
     return torch.cat([around, own], 1)
 
 
@@ -124,7 +131,7 @@ def pair_losses(model: CractModel, pairs: Pairs, generator: torch.Generator) -> 
     positive = (before > PROPOSAL_IOU) & ~pairs.negative[:, None]
     random = torch.rand(before.shape, generator=generator, device=before.device)
     chosen = pick(positive, random, REGRESSION_SAMPLES)
-    target = encode(proposals, truth.expand_as(proposals)) / raw.new_tensor(OFFSET_SCALE)
+    target = encode(proposals, truth.expand_as(proposals)) / constant(OFFSET_SCALE, raw.device)
     regression = smooth_l1(raw, target, chosen, 1.0)
 
     aligned = model.align(proposals, raw.detach())                                      # Eq. 4, 5
@@ -133,18 +140,18 @@ def pair_losses(model: CractModel, pairs: Pairs, generator: torch.Generator) -> 
     term = model.identifier.proposal_term(model.pool(phi, aligned))
     logits_own = model.identifier.relate(term, each(template.identify)).float()
     # the boxes around the truth, shown beside the next pair's template, are free negatives
-    cross = torch.zeros_like(same)
-    cross[:, :JITTERED // 2] = True
-    other = each(template.identify.roll(1, 0))[cross.flatten()]
-    logits_other = model.identifier.relate(term[cross.flatten()], other).float()
-    crossed = ~(pairs.negative | pairs.negative.roll(1))[:, None].expand(-1, JITTERED // 2).flatten()
+    free = JITTERED // 2
+    around = term.view(batch, count, *term.shape[1:])[:, :free].flatten(0, 1)
+    other = template.identify.roll(1, 0).repeat_interleave(free, 0)
+    logits_other = model.identifier.relate(around, other).float()
+    crossed = ~(pairs.negative | pairs.negative.roll(1)).repeat_interleave(free)
     labels = torch.cat([same.flatten(), torch.zeros_like(crossed)])
     entropy = F.cross_entropy(torch.cat([logits_own, logits_other]), labels.long(), reduction='none')
     identity = balanced(entropy, labels, ~labels & torch.cat([torch.ones_like(same).flatten(), crossed]))
 
     with torch.no_grad():
         usable = ~pairs.negative
-        recall = (before[:, JITTERED:].amax(1) > 0.5)[usable].float().mean()
+        recall = ((before[:, JITTERED:].amax(1) > 0.5) & usable).sum() / usable.sum()
         gain = ((after - before) * positive).sum() / positive.sum().clamp(min=1)
         answer = logits_own.argmax(-1).bool().view(batch, count)
         accuracy = ((answer & same).sum() / same.sum().clamp(min=1)
