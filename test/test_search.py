@@ -91,6 +91,15 @@ def test_processes_share_a_study_and_draw_different_values(monkeypatch, tmp_path
     assert len(values) == 6 == len(set(values))
 
 
+def test_no_result_before_the_default_is_measured(monkeypatch, tmp_path):
+    sequences = constructed(monkeypatch, ['a', 'b'], lambda config, i: config.beta)
+    study = searched(tmp_path, sequences, ('beta',), 0)
+    study.add_trial(optuna.create_trial(value=0.5, params={'beta': 0.5}, intermediate_values={0: 0.5, 1: 0.5},
+                                        distributions={'beta': optuna.distributions.FloatDistribution(0, 1)}))
+    with pytest.raises(ValueError, match='another process'):
+        search.summarize(study, sequences, 0)
+
+
 def test_values_that_exclude_each_other_are_left_out(monkeypatch, tmp_path):
     sequences = constructed(monkeypatch, ['a', 'b'], lambda config, i: 0.5)
     study = searched(tmp_path, sequences, ('lost_score', 'uncertain_score'), 12)

@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import functools
 import json
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -208,6 +209,8 @@ def run(args: argparse.Namespace, base: TrackerConfig) -> int:
                          'folder of training data, and with --steps the same short budget for each')
     if args.data and not ablation.fresh:
         raise ValueError(f'the ablation {args.name} trains nothing: leave out --data')
+    if args.jobs > 1 and not base.threads:  # share the cores instead of fighting for them
+        base = base.replace(threads=max(1, (os.cpu_count() or 1) // args.jobs))
     sequences = read_folders(args.root)
     output = args.output or Path('runs') / f'ablate-{args.name}'
     specs = {}

@@ -188,7 +188,8 @@ def search(study, base: TrackerConfig, ranges: dict[str, Range], sequences: list
             print(f'trial {trial.number}: {mean}{stopped}  '
                   + ' '.join(f'{name}={value:.4g}' for name, value in trial.params.items()), flush=True)
         bar.n = len(study.get_trials(deepcopy=False, states=ended))
-        bar.set_postfix(best=f'{study.best_value:.4f}')
+        if trial.state is TrialState.COMPLETE:
+            bar.set_postfix(best=f'{study.best_value:.4f}')
 
     count = len(study.get_trials(deepcopy=False, states=ended))
     with tqdm(total=trials, initial=count, unit='trial', disable=None) as bar:
@@ -200,10 +201,13 @@ def summarize(study, sequences: list[Sequence], seed: int) -> dict:
     """What the study found: best and default values, AUC of each, importance, and what the difference is worth.
 
     `gain` is the best trial against the default on the same sequences, which flatters the best: it was chosen there.
-    `held_out` judges each sequence by the trial that is best on the others.
+    `held_out` judges each sequence by the trial that is best on the others. ValueError while the default is still
+    being measured, by another process.
     """
     import optuna
     complete = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+    if not any(map(is_default, complete)):
+        raise ValueError('another process is still measuring the default: start the command again after it')
     scores = np.array([[trial.intermediate_values[step] for step in range(len(sequences))] for trial in complete])
     start = next(row for row, trial in enumerate(complete) if is_default(trial))
     best = int(scores.mean(1).argmax())
