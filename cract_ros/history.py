@@ -52,6 +52,12 @@ class FrameHistory:
         with self._lock:
             return self._frames[-1] if self._frames else None
 
+    def nearest(self, stamp: Time) -> Frame | None:
+        """The image whose stamp is least far away."""
+        with self._lock:
+            return min(self._frames, key=lambda frame: abs(nanoseconds(frame.header.stamp) - nanoseconds(stamp)),
+                       default=None)
+
     def after(self, serial: int) -> list[Frame]:
         """The images that arrived later than one, oldest first."""
         with self._lock:

@@ -44,6 +44,7 @@ NO_IMAGE = 'no image'  # every refusal of init for want of an image begins so
 CALLBACK_GROUPS = 3
 SIGNAL_LATENCY = 0.2  # seconds: Python sees a signal when waiting for callbacks comes back to it
 BURST = 5  # images that may wait for the image callback, which is quick
+DEPTHS = 10  # depth images that are kept for the images that wait for the tracker
 
 
 def _transition(callback):
@@ -77,13 +78,13 @@ class TrackerNode(LifecycleNode):
         # from the first on_configure
         self._config: parameters.NodeConfig | None = None
         self._history: FrameHistory | None = None
+        self._depths: FrameHistory | None = None
         # from on_configure to on_cleanup
         self._outputs: Outputs | None = None
         self._tracker_services, self._boxes = [], None
         # from on_activate to on_deactivate
         self._subscription, self._others = None, []
         self._camera: bearing.Camera | None = None
-        self._depth: Image | None = None
         # of the worker thread
         self._follower: Follower | None = None  # from on_configure to on_cleanup
         self._active = False
@@ -179,7 +180,7 @@ class TrackerNode(LifecycleNode):
             self.get_logger().warning(f'no bearing: {error}', throttle_duration_sec=THROTTLE)
 
     def _on_depth(self, message: Image) -> None:
-        self._depth = message
+        self._depths.add(message)
 
     def _on_incompatible_qos(self, event: QoSRequestedIncompatibleQoSInfo) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
@@ -294,6 +295,7 @@ class TrackerNode(LifecycleNode):
         self._config = config = parameters.read_node(self)
         tracker = load_tracker(parameters.read_tracker(self), config.cpu_fallback, self.get_logger())
         self._history = FrameHistory(config.history_frames, config.history_memory * 2**20)
+        self._depths = FrameHistory(DEPTHS, config.history_memory * 2**20)
         self._follower = Follower(tracker, self._history, config.cpu_fallback, self.get_logger())
 
     def _configure_tracker(self, changes: dict) -> None:
@@ -303,6 +305,7 @@ class TrackerNode(LifecycleNode):
     def _set_active(self, active: bool) -> None:
         self._active = active
         self._history.clear()
+        self._depths.clear()
         if not active and not self._config.keep_target:
             self._follower.reset()
 
@@ -318,7 +321,7 @@ class TrackerNode(LifecycleNode):
             self.get_logger().warning(f'frame skipped: {error}', throttle_duration_sec=THROTTLE)
             return
         if answer is not None:
-            age = self._outputs.publish(answer, self._camera, self._depth)
+            age = self._outputs.publish(answer, self._camera, self._depths)
             self._monitor.answered(time.perf_counter() - started, age)
             self._report(answer.state == LOST)
 
@@ -356,7 +359,7 @@ class TrackerNode(LifecycleNode):
             return
         for subscription in (self._subscription, *self._others):
             self.destroy_subscription(subscription)
-        self._subscription, self._others, self._camera, self._depth = None, [], None, None
+        self._subscription, self._others, self._camera = None, [], None
         self._in_turn(self._set_active, False)
         self._lifecycle, self._problem = 'inactive', ''
         total = self._monitor.total

@@ -12,7 +12,7 @@ from visualization_msgs.msg import MarkerArray
 
 from cract_ros import bearing, conversions, overlay
 from cract_ros.follower import LOST, Answer
-from cract_ros.history import nanoseconds
+from cract_ros.history import FrameHistory, nanoseconds
 from cract_ros.msg import TrackState
 
 SAME_TIME = 0.1  # seconds that a depth image may be away from the image
@@ -35,10 +35,10 @@ class Outputs:
         self._markers = publisher(MarkerArray, '~/markers')
         self._overlay = publisher(Image, '~/overlay', 1)
 
-    def publish(self, answer: Answer, camera: bearing.Camera | None, depth: Image | None) -> float:
+    def publish(self, answer: Answer, camera: bearing.Camera | None, depths: FrameHistory) -> float:
         """Send the answer out; returns how old its image is then, in seconds of the node's clock.
 
-        `camera` and the latest depth image, where there are some, tell where the target is.
+        `camera` and one of the depth images, where there are some, tell where the target is.
         """
         age = (self._node.get_clock().now().nanoseconds - nanoseconds(answer.header.stamp)) / 1e9
         if answer.estimate is not None:
@@ -47,7 +47,7 @@ class Outputs:
         self._state.publish(conversions.to_state(answer, age))
         if answer.estimate is not None and answer.state != LOST and camera is not None:
             try:
-                self._publish_place(answer, camera, depth)
+                self._publish_place(answer, camera, depths)
             except ValueError as error:
                 self._node.get_logger().warning(f'no bearing: {error}', throttle_duration_sec=THROTTLE)
         if self._overlay.get_subscription_count():
@@ -59,7 +59,7 @@ class Outputs:
                           self._overlay):
             self._node.destroy_publisher(publisher)
 
-    def _publish_place(self, answer: Answer, camera: bearing.Camera, depth: Image | None) -> None:
+    def _publish_place(self, answer: Answer, camera: bearing.Camera, depths: FrameHistory) -> None:
         """Direction and, with depth, point of the target in the camera's frame."""
         box = answer.estimate.box
         size = answer.image.shape[1::-1]
@@ -68,8 +68,9 @@ class Outputs:
         message.vector.x, message.vector.y, message.vector.z = rays[0].tolist()
         self._bearing.publish(message)
         distance = None
+        depth = depths.nearest(answer.header.stamp)
         if depth is not None and _at_the_same_time(answer.header, depth.header):
-            distance = bearing.distance_along(depth, box, size)
+            distance = bearing.distance_along(depth.message, box, size)
         if distance is not None:
             place = PointStamped(header=answer.header)
             place.point.x, place.point.y, place.point.z = (rays[0] / rays[0, 2] * distance).tolist()

@@ -81,6 +81,12 @@ def test_of_images_whose_stamps_stand_still_the_newest_is_meant():
     assert filled(5, 5, 5).at(Time(sec=5)).serial == 3
 
 
+def test_the_nearest_stamp_is_found_on_either_side():
+    history = filled(1, 2, 4)
+    assert stamps([history.nearest(picture(stamp).header.stamp) for stamp in (0.5, 1.6, 2.9, 3.1, 9)]) == [1, 2, 2, 4, 4]
+    assert filled().nearest(Time()) is None
+
+
 def test_serials_go_on_after_clearing():
     history = filled(1, 2)
     history.clear()
