@@ -1,4 +1,4 @@
-"""The command `cract`: track, eval, bag, train, tune, ablate, synth, params.
+"""The command `cract`: track, eval, bag, train, tune, ablate, export, bench, synth, params.
 
 Every option of the tracker is made from `TrackerConfig`. What the user got wrong is one sentence on stderr and exit
 status 2; `--traceback` shows where it arose.
@@ -85,6 +85,19 @@ Measure what a part of the tracker is worth: variants without it, or with anothe
 and with the same seeds. Prints a table with the differences to the tracker as it is, paired over sequences, and their
 95 % bootstrap intervals; a difference whose interval contains 0 is called noise. `time` is that of the updates relative
 to the first row. cascade, pooling, features and stride compare networks: both get the same short training first."""
+
+EXPORT = """\
+Write the networks as ONNX or OpenVINO files into OUT_DIR, each checked against torch: template (what a target's first
+frame gives), features (a view for the discriminator), search (a frame up to the anchors) and refine (proposals to boxes
+and scores). The template's parts and the discriminator are inputs: a new target needs no new files. The tracker itself
+needs none of these files. --precision int8 measures the ranges of all inputs on training images and writes weights that
+hold them: with these the tracker runs in int8."""
+
+BENCH = """\
+Measure how fast the tracker is here: whole frames with and without updates, the first frame, the stages of the networks,
+peak memory, arithmetic and its share of what the processor's matrix products reach; for every runtime and precision that
+is installed, peers beside if asked, all in turn on the same frames. With ROOT also the AUC of each. --json writes
+<tracker>.p50_ms, .p95_ms, .p99_ms and .init_ms for all of them."""
 
 TRACKERS = ('cract', 'nano', 'nano3', 'csrt', 'kcf', 'mil')
 PROTOCOLS = ('ope', 'absence', 'streaming', 'reset')
@@ -189,7 +202,17 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
 
     from .training import data_cli
     data_cli.add_arguments(command('data', run_data, 'Make and look at the images that `cract train` learns from.',
-                                   'training images: show'))
+                                   'make training shards, look at training pairs'))
+
+    export = command('export', run_export, EXPORT, 'write the networks as ONNX or OpenVINO files')
+    if 'export' in argv:
+        from .runtime import export as exporting
+        exporting.add_arguments(export)
+
+    bench = command('bench', run_bench, BENCH, 'measure how fast the tracker is on this machine')
+    if 'bench' in argv:
+        from .evaluation import bench as benching
+        benching.add_arguments(bench)
 
     tune = command('tune', run_tune, TUNE, "choose the tracker's parameters on annotated sequences")
     if 'tune' in argv:
@@ -554,6 +577,18 @@ def run_train(args) -> int:
     """`cract train`."""
     from .training import cli as training
     return training.run(args)
+
+
+def run_export(args) -> int:
+    """`cract export`."""
+    from .runtime import export
+    return export.run(args)
+
+
+def run_bench(args) -> int:
+    """`cract bench`."""
+    from .evaluation import bench
+    return bench.run(args)
 
 
 def run_synth(args) -> int:

@@ -390,7 +390,8 @@ def test_configuration_file_is_checked(tmp_path):
     path.write_text('steps: 10\nrate: 1e-3\naugmentation: {shift: 32}\n')
     config = TrainConfig.read(path, batch=4, device=None)
     assert (config.steps, config.rate, config.batch, config.augmentation.shift) == (10, 1e-3, 4, 32.0)
-    for text, word in (('stepps: 3', 'stepps'), ('steps: many', 'steps'), ('unfreeze: layer9', 'unfreeze'),
+    for text, word in (('mix: 3', 'mix'), ('mix: {coco: much}', 'mix'), ('stepps: 3', 'stepps'),
+                       ('steps: many', 'steps'), ('unfreeze: layer9', 'unfreeze'),
                        ('augmentation: {shfit: 3}', 'shfit')):
         path.write_text(text)
         with pytest.raises(ValueError, match=word):

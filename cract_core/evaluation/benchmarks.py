@@ -203,6 +203,43 @@ def _lasot_sequence(folder: Path) -> Sequence:
     return _sequence(folder.name, list_images(folder / 'img'), truth, path)
 
 
+def _lasot_training(root: Path) -> Iterator[tuple[str, Reader]]:
+    """LaSOT without the test videos of protocol II."""
+    for folder in sorted(root.glob('*/*-*')):
+        if folder.is_dir() and folder.name not in tables.LASOT_TEST:
+            yield folder.name, lambda folder=folder: _lasot_sequence(folder)
+
+
+def _trackingnet_training(root: Path) -> Iterator[tuple[str, Reader]]:
+    for path in sorted(root.glob('TRAIN_*/anno/*.txt')):
+        yield path.stem, lambda path=path: _sequence(
+            path.stem, list_images(path.parents[1] / 'frames' / path.stem), _boxes(_table(path, 4, 'x,y,w,h')), path)
+
+
+def _got10k_training(root: Path) -> Iterator[tuple[str, Reader]]:
+    for name in _listed(root / 'train' / 'list.txt'):
+        yield name, lambda folder=root / 'train' / name: _got10k_sequence(folder)
+
+
+TRAINING = {'lasot': (_lasot_training, 'ROOT/<class>/<sequence>/{img/*.jpg, groundtruth.txt, full_occlusion.txt, '
+                                       'out_of_view.txt}'),
+            'trackingnet': (_trackingnet_training, 'ROOT/TRAIN_<n>/{frames/<sequence>/*.jpg, anno/<sequence>.txt}'),
+            'got10k': (_got10k_training, 'ROOT/train/{list.txt, <sequence>/{*.jpg, groundtruth.txt, cover.label, '
+                                         'meta_info.ini}}')}
+
+
+def training_videos(name: str, root: Path) -> list[tuple[str, Reader]]:
+    """Names and readers of the videos of a public training set: lasot, trackingnet or got10k.
+
+    Raises FileNotFoundError where `root` holds none of them.
+    """
+    read, layout = TRAINING[name]
+    videos = list(read(Path(root)))
+    if not videos:
+        raise FileNotFoundError(f'no training video of {name} in {root}: expected {layout}')
+    return videos
+
+
 BENCHMARKS = {benchmark.name: benchmark for benchmark in (
     Benchmark('otb2015', 'OTB-2015', 100, 'ROOT/<sequence>/{img/*.jpg, groundtruth_rect.txt}', _otb, 'text', origin=1),
     Benchmark('uav123', 'UAV123', 123, 'ROOT/{data_seq/UAV123/<folder>/*.jpg, anno/UAV123/<sequence>.txt}', _uav,

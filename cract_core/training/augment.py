@@ -117,7 +117,8 @@ class PairSampler:
         return order[:math.floor(share * count + 0.5)]
 
     def draw(self, count: int, cumulative: Tensor) -> Tensor:
-        """Indices of `count` objects by weight, given as its running sum (n,). torch.multinomial waits for the device."""
+        """Indices of `count` objects by weight, given as its running sum (n,); torch.multinomial waits for the device.
+        """
         point = torch.rand(count, generator=self.generator, device=cumulative.device) * cumulative[-1]
         return torch.searchsorted(cumulative, point, right=True).clamp(max=len(cumulative) - 1)
 
@@ -270,7 +271,7 @@ class PairSampler:
         kin = self.by_label[self._in_span(self.label_span[target])]
         other = torch.where(again, target, torch.where(kind < aug.look_alike + aug.same_class, kin,
                                                        self.draw(count, self.extra)))
-        again = again | (other == target)
+        again = again | (self.table.track[other] == self.table.track[target])
         # towards the side that has room, from touching the target to well apart
         way = (SEARCH_SIZE / 2 - place[:, :2]) / 64 + 1.2 * self.uniform(count, 2)
         way = way / way.norm(dim=-1, keepdim=True).clamp(min=1e-3)

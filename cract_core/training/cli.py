@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--threads', type=int, help='CPU threads')
     parser.add_argument('--seed', type=int, help='seed of everything random')
     parser.add_argument('--steps', type=int, help='length of the run in batches')
-    parser.add_argument('--minutes', type=float, help='end after so many minutes, loading included, if steps take longer')
+    parser.add_argument('--minutes', type=float, help='end after so many minutes, loading included')
     parser.add_argument('--batch', type=int, help='pairs in a batch')
     parser.add_argument('--images', type=int, help='read only so many images, for a trial')
     parser.add_argument('--resume', action='store_true', help='go on from the checkpoint in the output folder')

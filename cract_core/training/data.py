@@ -254,10 +254,12 @@ def _pictures(folder: Path, limit: int, seed: int) -> tuple[int, Iterator[_Pictu
     return len(rows), read()
 
 
-def load_bank(folder: str | Path, limit: int = 0, seed: int = 0, pseudo_share: float = 0.25) -> ImageBank:
+def load_bank(folder: str | Path, limit: int = 0, seed: int = 0, pseudo_share: float = 0.25,
+              mix: dict[str, float] | None = None) -> ImageBank:
     """Read all shards of a folder; `limit` stops after that many images.
 
-    pseudo_share: how large a part of the drawn targets are random parts of scenes without boxes.
+    pseudo_share: how large a part of the drawn targets are random parts of scenes without boxes; mix: how often each
+    set is drawn against the others (default: the root of its number of objects).
     Raises FileNotFoundError where the folder holds no shard, ValueError for a shard that cannot be read.
     """
     count, pictures = _pictures(Path(folder), limit, seed)
@@ -279,10 +281,10 @@ def load_bank(folder: str | Path, limit: int = 0, seed: int = 0, pseudo_share: f
         else:
             targets += [(index, row['set'], None, 0, t) for t in picture.targets]
     return ImageBank(pixels, torch.as_tensor(sizes, dtype=torch.float32), torch.as_tensor(means, dtype=torch.float32),
-                     _object_table(targets, pseudo_share))
+                     _object_table(targets, pseudo_share, mix or {}))
 
 
-def _object_table(rows: list[tuple], pseudo_share: float) -> ObjectTable:
+def _object_table(rows: list[tuple], pseudo_share: float, mix: dict[str, float]) -> ObjectTable:
     # an object without a track is a track of its own
     names = {name: number for number, name in enumerate(dict.fromkeys(r[2] or (r[0], i) for i, r in enumerate(rows)))}
     keyed = sorted(((names[r[2] or (r[0], i)], r[3], r) for i, r in enumerate(rows)), key=lambda k: k[:2])
@@ -293,8 +295,12 @@ def _object_table(rows: list[tuple], pseudo_share: float) -> ObjectTable:
     labels: dict[tuple, int] = {}
     label = [labels.setdefault((r[1], t.label), len(labels)) if known else -1
              for r, t, known in zip(rows, target, real)]
+    unknown = sorted(set(mix) - set(sets))
+    if unknown:
+        raise ValueError(f'the mix names a set {unknown[0]!r} that the shards do not hold; there are {", ".join(sets)}')
     # sets differ a hundredfold in size: the square root of the size decides how often one is drawn
-    weight = 1 / np.sqrt(np.bincount(group))[group]
+    size = np.bincount(group)
+    weight = (np.array([mix.get(name, np.sqrt(n)) for name, n in zip(sets, size)]) / size)[group]
     if real.any() and not real.all():
         weight[real] *= (1 - pseudo_share) / weight[real].sum()
         weight[~real] *= pseudo_share / weight[~real].sum()

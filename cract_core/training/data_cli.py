@@ -1,12 +1,21 @@
-"""`cract data`: look at training pairs."""
+"""`cract data`: make training shards, and look at the pairs that training draws from them."""
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 SHOW = """\
 Draw a contact sheet of augmented training pairs: template and search region of each pair with the target's box, green;
 orange where the template shows another object (a negative pair)."""
+
+PACK = """\
+Make shards for `cract train` from a training set as it is published: lasot, trackingnet and got10k (the training
+parts; clips of six frames from as many videos as possible), coco (COCO 2017, instances), or folders: your own
+sequences ROOT/<set>/<sequence>/{img/*.jpg|png, groundtruth.txt}, one line x,y,w,h a frame, nan where the object is
+absent. Each object is cut out with about five times its size around it and stored at up to 320 pixels."""
+
+SETS = ('lasot', 'trackingnet', 'got10k', 'coco', 'folders')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,11 +30,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show.add_argument('--images', type=int, default=1500,
                       help='read only so many images; 0: all (default: %(default)s)')
     show.add_argument('--seed', type=int, default=0, help='default: %(default)s')
+    pack = commands.add_parser('pack', help='make training shards from annotated videos or COCO', description=PACK)
+    pack.add_argument('set', choices=SETS, metavar='SET', help=', '.join(SETS))
+    pack.add_argument('root', metavar='ROOT', help='folder of the set, as it is published')
+    pack.add_argument('--output', required=True, metavar='FOLDER', help='folder for the shards')
+    pack.add_argument('--images', type=int, default=25000, help='about so many (default: %(default)s)')
+    pack.add_argument('--gap', type=int, default=100, help='frames that a clip spans at most (default: %(default)s)')
+    pack.add_argument('--threads', type=int, default=os.cpu_count(), help='default: %(default)s')
+    pack.add_argument('--seed', type=int, default=0, help='default: %(default)s')
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the chosen command of `cract data`."""
-    return show(args)
+    if args.data_command == 'show':
+        return show(args)
+    from .pack import pack
+    if min(args.images, args.gap, args.threads) < 1:
+        raise ValueError('--images, --gap and --threads must be at least 1')
+    count = pack(args.set, args.root, args.output, args.images, args.gap, args.seed, args.threads)
+    print(f'{count} images of {args.set} in {args.output}')
+    return 0
 
 
 def show(args: argparse.Namespace) -> int:

@@ -50,6 +50,7 @@ class TrainConfig:
     backbone_rate: float = 0.1     # times `rate`
     bfloat16: bool = False         # autocast, for GPUs
     pseudo_share: float = 0.25     # targets that are random parts of scenes
+    mix: dict = field(default_factory=dict)  # set: how often it is drawn (default: root of its number of objects)
     held_out: float = 0.02         # images kept for validation
     validate_every: int = 500
     checkpoint_every: int = 500
@@ -63,6 +64,8 @@ class TrainConfig:
         content.update({name: value for name, value in changes.items() if value is not None})
         content['augmentation'] = _fill(Augmentation, content.get('augmentation') or {}, 'augmentation.')
         config = _fill(cls, content, '')
+        if not isinstance(config.mix, dict) or not all(type(v) in (int, float) and v >= 0 for v in config.mix.values()):
+            raise ValueError(f'training option mix must be a number for each set, got {config.mix!r}')
         if config.unfreeze not in STAGES:
             raise ValueError(f'unfreeze must be one of {", ".join(STAGES)}, got {config.unfreeze!r}')
         return config
@@ -294,7 +297,7 @@ def _train(config: TrainConfig, resume: bool) -> Path:
     first = trainer.rank == 0
     if resume and first:
         _truncate_log(log_path, trainer.step)
-    bank = load_bank(config.data, config.images, config.seed, config.pseudo_share).to(trainer.device)
+    bank = load_bank(config.data, config.images, config.seed, config.pseudo_share, config.mix).to(trainer.device)
     training, held_out = split(bank, config.held_out)
     sampler = PairSampler(training, config.augmentation, trainer.generator)
     writer = _tensorboard(output) if first else None
