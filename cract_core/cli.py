@@ -75,9 +75,9 @@ frame, nan where the target is hidden. With OUT_DIR = ROOT/<set>/<sequence>, `cr
 
 TUNE = """\
 Search the tracker's own parameters on the annotated sequences of ROOT, and on rendered clips if asked: the mean success
-AUC is what counts, each sequence alike. Optuna's TPE proposes values; a trial that is clearly worse than the best one is
-stopped early. Ends with default and best values, what each parameter matters, and a 95 % bootstrap interval of the gain,
-and writes a file for --config. Stopped and started again, or started several times at once, it goes on with the same
+AUC is what counts, each sequence alike. Optuna's TPE proposes values; a trial that is clearly worse than the best one
+ends early. The result is the default and the best values, what each parameter matters, the gain with its 95 % bootstrap
+interval, and a file for --config. Stopped and started again, or started several times at once, it goes on with the same
 study. The tracker's options below set where the search starts and what it leaves alone."""
 
 ABLATE = """\

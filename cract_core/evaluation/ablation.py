@@ -52,7 +52,7 @@ class ParallelModel(CractModel):
 
 
 def fine_roi_align(features: Tensor, boxes: Tensor) -> Tensor:
-    """RoIAlign in the shape of `pyramid_roi_align`: zeros in place of the coarse levels leave a head nothing of them."""
+    """RoIAlign in the shape of `pyramid_roi_align`: zeros in place of the coarse levels leave nothing of them."""
     pooled = roi_align(features, boxes).flatten(0, 1)
     return F.pad(pooled, (0, 2 * pooled.shape[-1])).permute(0, 3, 1, 2)
 
@@ -307,7 +307,7 @@ def markdown(figures: dict) -> str:
     """The table of an ablation."""
     count = len(next(iter(figures['variants'].values()))['sequences'])
     lines = [f'### {figures["ablation"]}: {figures["text"]}', '',
-             f'{count} sequences, seeds {", ".join(map(str, figures["seeds"]))}; 95 % bootstrap intervals over '
+             f'Sequences: {count}, seeds: {", ".join(map(str, figures["seeds"]))}; 95 % bootstrap intervals over '
              'sequences; an effect whose interval contains 0 is noise.']
     if figures['training']:
         one = figures['training']
