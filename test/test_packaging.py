@@ -121,14 +121,15 @@ def test_wheel_holds_all_that_the_checkout_has(wheel):
     """Every module, the weights, and what the ament index, `ros2 launch` and `ros2 run` look for."""
     names = {re.sub(r'^cract_ros-[^/]*\.data/data/', '', name) for name in zipfile.ZipFile(wheel).namelist()}
     sources = [path.relative_to(ROOT) for package in ('cract_core', 'cract_ros')
-               for path in (ROOT / package).rglob('*') if path.suffix in ('.py', '.pt')]
+               for path in (ROOT / package).rglob('*') if path.suffix in ('.py', '.pt', '.html')]
     assert Path('cract_core/weights/cract.pt') in sources
     missing = {str(path) for path in sources} - names
     assert not missing
     for folder in ('launch', 'config'):
         assert {f'share/cract_ros/{folder}/{path.name}' for path in (ROOT / folder).iterdir() if path.is_file()} <= names
     assert {'share/ament_index/resource_index/packages/cract_ros', 'share/cract_ros/package.xml',
-            'lib/cract_ros/tracker_node', 'share/cract_ros/srv/InitTarget.srv', 'share/cract_ros/msg/TrackState.msg',
+            'lib/cract_ros/tracker_node', 'lib/cract_ros/select',
+            'share/cract_ros/srv/InitTarget.srv', 'share/cract_ros/msg/TrackState.msg',
             'cract_ros/srv/_init_target.py', 'cract_ros/msg/_track_state.py'} <= names
     assert not [name for name in names if name.startswith(('test', 'third_party', 'build'))]
 
