@@ -79,21 +79,34 @@ class TrackerConfig:
         10, 'conjugate-gradient steps inside one Gauss-Newton step', minimum=1, maximum=200)
 
     # Trust
+    score_slope: float = parameter(
+        8.0, 'score = 1 / (1 + exp(-(slope * Eq. 10 + offset))), a probability; `cract calibrate` fits both to the weights',
+        minimum=0.1, maximum=100.0, live=True)
+    score_offset: float = parameter(
+        -4.5, 'see `score_slope`', minimum=-100.0, maximum=100.0, live=True)
+    tracking_score: float = parameter(
+        0.5, 'an uncertain target counts as TRACKING again at this score',
+        minimum=0.0, maximum=1.0, live=True)
     uncertain_score: float = parameter(
-        0.35, 'a final score below this makes the state UNCERTAIN', minimum=0.0, maximum=1.0, live=True)
+        0.3, 'a score below this makes the state UNCERTAIN; a lost target is taken back only above it', minimum=0.0, maximum=1.0, live=True)
     lost_score: float = parameter(
-        0.15, 'a final score below this for `lost_frames` frames makes the state LOST', minimum=0.0, maximum=1.0,
+        0.15, 'a score below this for `lost_frames` frames makes the state LOST', minimum=0.0, maximum=1.0,
         live=True)
     lost_frames: int = parameter(
-        5, 'consecutive frames below `lost_score` before the target counts as lost', minimum=1, maximum=1000,
+        3, 'consecutive frames below `lost_score` before the target counts as lost', minimum=1, maximum=1000,
         unit='frames', live=True)
-
     reacquire_identification: float = parameter(
-        0.5, 'a lost target is taken back only if the identifier gives at least this', minimum=0.0, maximum=1.0,
+        0.02, 'a lost target is taken back only if the identifier gives at least this', minimum=0.0, maximum=1.0,
         live=True)
     reacquire_discrimination: float = parameter(
-        0.5, 'a lost target is taken back only if the discriminator, too, gives at least this', minimum=0.0,
+        0.4, 'a lost target is taken back only if the discriminator, too, gives at least this', minimum=0.0,
         maximum=1.0, live=True)
+    reacquire_frames: int = parameter(
+        2, 'consecutive frames that must agree on a place before a lost target is taken back', minimum=1, maximum=100,
+        unit='frames', live=True)
+    search_growth: float = parameter(
+        1.5, 'the search region of a lost target grows in steps to this many times its side', minimum=1.0, maximum=3.0,
+        live=True)
     scan_step: float = parameter(
         0.6, 'step of the scan for a lost target, as a part of the search region', minimum=0.1, maximum=2.0, live=True)
 
@@ -107,9 +120,10 @@ class TrackerConfig:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             check_value(field, getattr(self, field.name))
-        if self.lost_score > self.uncertain_score:
-            raise ValueError(
-                f'lost_score must not exceed uncertain_score, got {self.lost_score} and {self.uncertain_score}')
+        rising = 'lost_score', 'uncertain_score', 'tracking_score'
+        for low, high in zip(rising, rising[1:]):
+            if getattr(self, low) > getattr(self, high):
+                raise ValueError(f'{low} must not exceed {high}, got {getattr(self, low)} and {getattr(self, high)}')
 
     def replace(self, **changes) -> 'TrackerConfig':
         """A checked copy with some values changed."""

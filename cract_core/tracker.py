@@ -18,6 +18,8 @@ from .model import CractModel, Refined, Template, load_weights
 from .rpn import Proposals, change_penalty, cosine_window, select_proposals
 
 MIN_SIZE = 4.0           # a target never shrinks below, pixels of the frame
+SAME_IOU = 0.5           # two boxes of successive frames that overlap more show one candidate
+CONSIDERED = 8           # boxes of a detector that are looked at in one frame
 DISTRACTOR_IOU = 0.3     # a proposal that overlaps the target less is another object
 DISTRACTOR_RATIO = 0.5   # ... and a distractor if its score exceeds this part of the target's
 DISTRACTOR_SCORE = 0.25  # ... and this
@@ -35,11 +37,13 @@ class Estimate:
     """The answer for one frame.
 
     box: (4,) float64 x, y, w, h in pixels of the frame, 0-based, continuous, always finite; the last known box when
-    lost. score: Eq. 10; identification nu+, discrimination tau (clamped) and proposal c are its parts, all in [0, 1].
-    updated: the discriminator was trained in this frame.
+    lost. score: calibrated probability that the target is in view and `box` overlaps it by more than a half. fused:
+    Eq. 10; identification nu+, discrimination tau (clamped) and proposal c are its parts, all in [0, 1] and for a
+    lost target those of its best candidate. updated: the discriminator was trained in this frame.
     """
     box: np.ndarray
     score: float
+    fused: float
     state: State
     identification: float
     discrimination: float
@@ -77,6 +81,14 @@ class Target:
         self.since_update = 0     # frames since the last training of D
         self.low = 0              # consecutive frames with a score below `lost_score`
         self.lost = 0             # frames searched since the target was lost
+        self.seen = self.center, self.size          # where it was last believed to be
+        self.candidate: np.ndarray | None = None    # of a lost target: corners (4,) in the frame,
+        self.agreed = 0                             # and consecutive frames that agreed on it
+
+    @property
+    def corners(self) -> np.ndarray:
+        """(4,) in pixels of the frame."""
+        return np.concatenate([self.center - self.size / 2, self.center + self.size / 2])
 
     @property
     def box(self) -> np.ndarray:
@@ -163,21 +175,49 @@ class Tracker:
         if self._target is None:
             raise RuntimeError('the tracker has no target yet: call init(frame, box) first')
         frame = check_frame(frame)
-        target, config = self._target, self.config
+        target = self._target
 
         window = self._search(target, frame)                                             # Algorithm 1, line 4
-        phi = self._features(window.cut(frame, target.border))                           # line 5
-        last = window.to_crop(np.concatenate([target.center - target.size / 2, target.center + target.size / 2]))
-        proposals = self._propose(phi, target, last)                                     # line 6
-        refined = self.model.refine(phi, proposals.boxes, target.template)               # lines 7-9
-        boxes, scores, parts = self._classify(proposals, refined, target)                # line 10, Eq. 9, 10
+        phi, boxes, scores, parts = self._look(window, target, frame)                    # lines 5-10
         best = int(scores.argmax())                                                      # line 11
-        c, nu, tau = (float(v) for v in parts[best])
-        self._judge(target, float(scores[best]), nu, tau)
+        corners, (c, nu, tau) = window.to_frame(boxes[best]), (float(v) for v in parts[best])
+        fused = float(scores[best])
+        score = self._judge(target, corners, fused, nu, tau)
         if target.state is not State.LOST:
-            self._move(target, window.to_frame(boxes[best]), float(scores[best]), frame)
+            self._move(target, corners, fused, frame)
         updated = self._learn(target, phi, boxes, scores, best)                          # line 12
-        return Estimate(target.box, float(scores[best]), target.state, nu, tau, c, updated)
+        return Estimate(target.box, score, fused, target.state, nu, tau, c, updated)
+
+    @torch.inference_mode()
+    def consider(self, frame: np.ndarray, boxes: np.ndarray) -> Estimate | None:
+        """Take a lost target back at one of `boxes` (M, 4) x, y, w, h in `frame`, such as those of a detector.
+
+        Each box is searched in its own region, nearest to the last place first, eight at most. Identifier and
+        discriminator decide as they do after a scan, but at once: the detector has confirmed the place. None if no box
+        convinces or the target is not lost. Raises RuntimeError before `init`, ValueError for a bad frame or box.
+        """
+        if self._target is None:
+            raise RuntimeError('the tracker has no target yet: call init(frame, box) first')
+        frame, target = check_frame(frame), self._target
+        boxes = [check_box(box, (frame.shape[1], frame.shape[0])) for box in boxes]
+        if target.state is not State.LOST:
+            return None
+        found = None
+        for box in sorted(boxes, key=lambda box: np.linalg.norm(box[:2] + box[2:] / 2 - target.center))[:CONSIDERED]:
+            place = np.concatenate([box[:2], box[:2] + box[2:]])
+            window = search_window(box[:2] + box[2:] / 2, *box[2:])
+            _, refined, scores, parts = self._look(window, target, frame, place)
+            best = int(scores.argmax())
+            corners, (c, nu, tau), fused = window.to_frame(refined[best]), parts[best], float(scores[best])
+            if self._agree(fused, nu, tau) and iou(corners, place) > SAME_IOU and (not found or fused > found[1]):
+                found = corners, fused, float(nu), float(tau), float(c)
+        if found is None:
+            return None
+        corners, fused, nu, tau, c = found
+        self._take_back(target, corners)
+        score = self._judge(target, corners, fused, nu, tau)
+        self._move(target, corners, fused, frame)
+        return Estimate(target.box, score, fused, target.state, nu, tau, c, False)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.asarray(array, np.float32)).to(self._device)
@@ -186,6 +226,16 @@ class Tracker:
         """phi34 (1, C, S, S) of a crop (size, size, 3); the permuted image is channels-last already, no copy."""
         pixels = torch.from_numpy(crop).to(self._device).permute(2, 0, 1)[None].float()
         return self.model.features(pixels)
+
+    def _look(self, window: Window, target: Target, frame: np.ndarray,
+              last: np.ndarray | None = None) -> tuple[Tensor, np.ndarray, np.ndarray, np.ndarray]:
+        """The candidates in a search region: phi34 and what `_classify` returns. last (4,): where the target was, corners
+        in the frame, if not at its last box."""
+        phi = self._features(window.cut(frame, target.border))                           # line 5
+        last = target.corners if last is None else last
+        proposals = self._propose(phi, target, window.to_crop(last))                     # line 6
+        refined = self.model.refine(phi, proposals.boxes, target.template)               # lines 7-9
+        return phi, *self._classify(proposals, refined, target)                          # line 10, Eq. 9, 10
 
     def _propose(self, phi: Tensor, target: Target, last: np.ndarray) -> Proposals:
         """N proposals in the crop; rank = penalised score under a cosine window, the score c itself stays pure."""
@@ -209,34 +259,69 @@ class Tracker:
         return rows[:, :4], config.beta * refined_score + (1 - config.beta) * c, rows[:, 4:]  # Eq. 10
 
     def _search(self, target: Target, frame: np.ndarray) -> Window:
-        """Where to look: around the last box; for a lost target also, every second frame, at the next place of a scan.
+        """Where to look: around the last box. For a lost target, at a candidate that waits to be confirmed; else by
+        turns around the last box, in a region that grows in steps, and at the next place of a scan.
 
         The scan visits the whole frame from the last box outwards, one search region a frame: it costs no more time.
         """
-        window = search_window(target.center, *target.size)
-        target.lost = target.lost + 1 if target.state is State.LOST else 0
-        if target.lost % 2 == 0:
-            return window
+        if target.state is not State.LOST:
+            target.lost = 0
+            return search_window(target.center, *target.size)
+        if target.candidate is not None:
+            return search_window((target.candidate[:2] + target.candidate[2:]) / 2, *target.size)
+        growth = self.config.search_growth
+        turn, scan = divmod(target.lost, 2)
+        target.lost += 1
+        if not scan:
+            return search_window(target.center, *target.size * (1, (1 + growth) / 2, growth)[turn % 3])
+        window = search_window(target.center, *target.size * growth)
         height, width = frame.shape[:2]
         step = self.config.scan_step * window.side
         rows, columns = (max(1, math.ceil(length / step)) for length in (height, width))
         x, y = np.meshgrid((np.arange(columns) + 0.5) * width / columns, (np.arange(rows) + 0.5) * height / rows)
         places = np.stack([x.ravel(), y.ravel()], 1)
         order = np.argsort(np.linalg.norm(places - target.center, axis=1), kind='stable')
-        place = places[order[target.lost // 2 % len(order)]]
-        return search_window(place, *target.size)
+        return search_window(places[order[turn % len(order)]], *target.size * growth)
 
-    def _judge(self, target: Target, score: float, nu: float, tau: float) -> None:
-        """The next state from the final score; a lost target needs identifier and discriminator to agree."""
-        config = self.config
-        target.low = target.low + 1 if score < config.lost_score else 0
+    def _judge(self, target: Target, corners: np.ndarray, fused: float, nu: float, tau: float) -> float:
+        """Set the next state from the best box, `corners` (4,) in the frame, and return the score.
+
+        A lost target is taken back when `reacquire_frames` frames agree on one place.
+        """
+        config, score = self.config, self._calibrated(fused)
         if target.state is State.LOST:
-            if nu < config.reacquire_identification or tau < config.reacquire_discrimination:
-                return
-        elif target.low >= config.lost_frames:
+            if not self._agree(fused, nu, tau):
+                target.candidate, target.agreed = None, 0
+            else:
+                same = target.candidate is not None and iou(target.candidate, corners) > SAME_IOU
+                target.candidate, target.agreed = corners, target.agreed + 1 if same else 1
+            if target.agreed < config.reacquire_frames:
+                return min(score, config.lost_score)  # the box that is told is not where the target may be
+            self._take_back(target, corners)
+        target.low = target.low + 1 if score < config.lost_score else 0
+        if target.low >= config.lost_frames:
             target.state = State.LOST
-            return
-        target.state = State.TRACKING if score >= config.uncertain_score else State.UNCERTAIN
+            target.center, target.size = target.seen
+        elif score < config.uncertain_score:
+            target.state = State.UNCERTAIN
+        elif score >= config.tracking_score:
+            target.state = State.TRACKING
+        return score
+
+    def _calibrated(self, fused: float) -> float:
+        """Eq. 10 as a probability (Platt scaling)."""
+        return 1 / (1 + math.exp(-(self.config.score_slope * fused + self.config.score_offset)))
+
+    def _agree(self, fused: float, nu: float, tau: float) -> bool:
+        """Whether identifier and discriminator, each and together, think that a lost target is seen."""
+        config = self.config
+        return bool(nu >= config.reacquire_identification and tau >= config.reacquire_discrimination
+                    and self._calibrated(fused) >= config.uncertain_score)
+
+    @staticmethod
+    def _take_back(target: Target, corners: np.ndarray) -> None:
+        target.state, target.low, target.candidate, target.agreed = State.UNCERTAIN, 0, None, 0
+        target.size = corners[2:] - corners[:2]
 
     def _move(self, target: Target, corners: np.ndarray, score: float, frame: np.ndarray) -> None:
         """Follow the best box (corners in the frame): the position at once, the size smoothed by the score."""
@@ -245,6 +330,8 @@ class Tracker:
         height, width = frame.shape[:2]
         target.size = np.clip(size, MIN_SIZE, (max(width, MIN_SIZE), max(height, MIN_SIZE)))
         target.center = np.clip((corners[:2] + corners[2:]) / 2, 0, (width, height))
+        if not target.low:
+            target.seen = target.center, target.size
 
     def _learn(self, target: Target, phi: Tensor, boxes: np.ndarray, scores: np.ndarray, best: int) -> bool:
         """Collect samples and train D when necessary: every K frames, when the score falls, when a distractor shows."""

@@ -41,7 +41,7 @@ def test_it_follows_the_target(clip, model):
 def test_scores_are_fused_by_eq_9_and_10(clip, model):
     for e in run(clip[:4], model, alpha=0.3, beta=0.6):
         classification = 0.3 * e.identification + 0.7 * e.discrimination
-        assert e.score == pytest.approx(0.6 * classification + 0.4 * e.proposal, abs=1e-6)
+        assert e.fused == pytest.approx(0.6 * classification + 0.4 * e.proposal, abs=1e-6)
 
 
 def test_same_seed_same_track(clip, model):
@@ -108,25 +108,62 @@ def test_before_init_and_after_reset(clip, model):
 
 
 def test_the_target_gone_is_reported_as_lost(clip, model):
-    tracker = Tracker(TrackerConfig(lost_score=0.5, uncertain_score=0.6), model)
+    tracker = Tracker(TrackerConfig(), model)
     tracker.init(clip[0].image, clip[0].box)
     noise = np.random.default_rng(0).integers(0, 255, clip[0].image.shape, np.uint8)
     states = [tracker.update(noise).state for _ in range(12)]
     assert states[-1] is State.LOST
 
 
-def test_states_by_hand():
-    """`lost_frames` low scores in a row lose the target; identifier and discriminator must agree to take it back."""
-    tracker = object.__new__(Tracker)
-    tracker.config = TrackerConfig(uncertain_score=0.5, lost_score=0.25, lost_frames=3, reacquire_identification=0.6,
-                                   reacquire_discrimination=0.4)
-    target = Target(np.array([10.0, 10, 20, 20]), None, None, (0, 0, 0), None)
+def states(tracker: Tracker, target: Target, rows) -> str:
+    """First letters of the states after each (x of the best box, Eq. 10, nu, tau)."""
     seen = []
-    for score, nu, tau in ((0.9, 1, 1), (0.3, 0, 0), (0.2, 0, 0), (0.2, 0, 0), (0.2, 0, 0), (0.6, 0.9, 0.3),
-                           (0.6, 0.5, 0.9), (0.6, 0.7, 0.5), (0.4, 0, 0)):
-        tracker._judge(target, score, nu, tau)
+    for x, fused, nu, tau in rows:
+        tracker._judge(target, np.array([x, 10.0, x + 20, 30]), fused, nu, tau)
         seen.append(target.state.value[0])
-    assert ''.join(seen) == 'tuuullltu'
+    return ''.join(seen)
+
+
+def by_hand(**changes) -> tuple[Tracker, Target]:
+    """Slope 10 and offset -5: the score of Eq. 10 = 0.5 is 0.5, of 0.4 is 0.27, of 0.3 is 0.12."""
+    tracker = object.__new__(Tracker)
+    tracker.config = TrackerConfig(score_slope=10.0, score_offset=-5.0, tracking_score=0.6, uncertain_score=0.4,
+                                   lost_score=0.2, lost_frames=3, reacquire_identification=0.6,
+                                   reacquire_discrimination=0.4, reacquire_frames=2).replace(**changes)
+    return tracker, Target(np.array([10.0, 10, 20, 20]), None, None, (0, 0, 0), None)
+
+
+def test_uncertainty_ends_at_a_higher_score_than_it_begins():
+    rows = [(10, fused, 1, 1) for fused in (0.9, 0.5, 0.4, 0.5, 0.6, 0.5)]
+    assert states(*by_hand(), rows) == 'ttuutt'
+
+
+def test_low_scores_in_a_row_lose_the_target_where_it_was_last_seen():
+    tracker, target = by_hand()
+    tracker._move(target, np.array([40.0, 10, 60, 30]), 1.0, np.zeros((100, 100, 3), np.uint8))
+    low = (10, 0.2, 0, 0)
+    assert states(tracker, target, [low, low, (10, 0.4, 0, 0), low, low]) == 'uuuuu'
+    tracker._move(target, np.array([0.0, 70, 20, 90]), 1.0, np.zeros((100, 100, 3), np.uint8))
+    assert states(tracker, target, [low]) == 'l'
+    assert tuple(target.center) == (50, 20)
+
+
+def test_a_lost_target_is_taken_back_when_all_agree_on_one_place_twice():
+    tracker, target = by_hand()
+    target.state = State.LOST
+    assert states(tracker, target, [
+        (30, 0.7, 0.9, 0.3), (30, 0.7, 0.9, 0.3),    # the discriminator does not agree
+        (30, 0.7, 0.5, 0.9), (30, 0.7, 0.5, 0.9),    # nor the identifier
+        (30, 0.48, 0.9, 0.9), (80, 0.7, 0.9, 0.9),   # two places
+        (81, 0.48, 0.7, 0.5)]) == 'llllllu'
+    assert target.candidate is None
+    assert tracker._judge(target, np.array([81, 10.0, 101, 30]), 0.2, 0, 0) == pytest.approx(1 / (1 + np.exp(3)))
+
+
+def test_a_lost_box_is_never_told_with_a_high_score():
+    tracker, target = by_hand()
+    target.state = State.LOST
+    assert tracker._judge(target, np.array([30, 10.0, 50, 30]), 0.9, 1, 1) == tracker.config.lost_score
 
 
 def test_a_lost_target_is_searched_in_the_whole_frame_from_the_last_box_outwards():
@@ -134,17 +171,42 @@ def test_a_lost_target_is_searched_in_the_whole_frame_from_the_last_box_outwards
     tracker.config = TrackerConfig()
     target = Target(np.array([90.0, 70, 20, 20]), None, None, (0, 0, 0), None)
     frame = np.zeros((360, 480, 3), np.uint8)
+    side = tracker._search(target, frame).side
     assert tracker._search(target, frame).center == (100, 80)
     target.state = State.LOST
     windows = [tracker._search(target, frame) for _ in range(200)]
-    assert all(w.center == (100, 80) for w in windows[1::2])
+    assert all(w.center == (100, 80) for w in windows[::2])
+    assert [round(w.side / side, 3) for w in windows[:8:2]] == [1, 1.25, 1.5, 1]
     covered = np.zeros((360, 480), bool)
-    for window in windows[::2]:
+    for window in windows[1::2]:
         x, y = (int(max(0, c - window.side / 2)) for c in window.center)
         covered[y:int(window.center[1] + window.side / 2), x:int(window.center[0] + window.side / 2)] = True
     assert covered.all()
-    distances = [np.hypot(w.center[0] - 100, w.center[1] - 80) for w in windows[::2]]
+    distances = [np.hypot(w.center[0] - 100, w.center[1] - 80) for w in windows[1::2]]
     assert distances[0] < distances[5] < max(distances)
+
+
+def test_a_candidate_is_looked_at_before_the_scan_goes_on():
+    tracker, target = by_hand()
+    frame = np.zeros((360, 480, 3), np.uint8)
+    target.state = State.LOST
+    states(tracker, target, [(300, 0.9, 1, 1)])
+    assert tracker._search(target, frame).center == (310, 20)
+
+
+def test_a_detector_gives_back_the_lost_target_and_nothing_else(clip, model):
+    tracker = Tracker(TrackerConfig(), model)
+    tracker.init(clip[0].image, clip[0].box)
+    other = np.array([5.0, 5, *clip[0].box[2:]])
+    boxes = np.stack([other, clip[1].box + [2, -1, 1, 0]])
+    assert tracker.consider(clip[1].image, boxes) is None               # it is not lost
+    target = tracker._target
+    target.state, target.center = State.LOST, np.array([20.0, 20.0])
+    assert tracker.consider(clip[1].image, other[None]) is None and target.state is State.LOST
+    estimate = tracker.consider(clip[1].image, boxes)
+    assert estimate.state is not State.LOST and overlap(estimate.box, clip[1].box) > 0.5
+    with pytest.raises(ValueError):
+        tracker.consider(clip[1].image, np.full((1, 4), np.nan))
 
 
 def test_live_parameters_change_and_others_do_not(model):

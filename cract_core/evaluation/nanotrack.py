@@ -113,7 +113,7 @@ class NanoTrack:
         self._center = np.clip(self._center + centers[:, best[0], best[1]] / scale, 0, limits)
         self._size = np.clip((1 - rate) * self._size + rate * sizes[:, best[0], best[1]] / scale, MIN_SIZE, limits)
         found = float(score[best])
-        return Estimate(box=np.concatenate([self._center - self._size / 2, self._size]), score=found,
+        return Estimate(box=np.concatenate([self._center - self._size / 2, self._size]), score=found, fused=found,
                         state=State.TRACKING, identification=found, discrimination=found, proposal=found,
                         updated=False)
 

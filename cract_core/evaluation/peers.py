@@ -48,7 +48,7 @@ class Peer:
         if found:
             self._box = np.asarray(box, np.float64)
         score = float(np.clip(self._tracker.getTrackingScore(), 0, 1)) if self._scored else float(found)
-        return Estimate(box=self._box, score=score, state=State.TRACKING if found else State.LOST,
+        return Estimate(box=self._box, score=score, fused=score, state=State.TRACKING if found else State.LOST,
                         identification=score, discrimination=score, proposal=score, updated=False)
 
 
