@@ -17,6 +17,7 @@ from cract_core import encodings
 from cract_ros.msg import TrackState
 
 CLASS_ID = 'target'
+MAX_CANDIDATES = 100
 STATES = {'no target': TrackState.NO_TARGET, 'tracking': TrackState.TRACKING, 'uncertain': TrackState.UNCERTAIN,
           'lost': TrackState.LOST, 'paused': TrackState.PAUSED}
 
@@ -47,6 +48,13 @@ def box_from_message(box: BoundingBox2D) -> np.ndarray:
         raise ValueError(f'the box must be upright (theta 0), got theta {box.center.theta:g}')
     centre = box.center.position
     return np.array([centre.x - box.size_x / 2, centre.y - box.size_y / 2, box.size_x, box.size_y])
+
+
+def boxes_from_message(message: Detection2DArray) -> np.ndarray:
+    """(N, 4) x, y, w, h. Raises ValueError for a rotated box, and for more than MAX_CANDIDATES."""
+    if len(message.detections) > MAX_CANDIDATES:
+        raise ValueError(f'at most {MAX_CANDIDATES} boxes are looked at, got {len(message.detections)}')
+    return np.array([box_from_message(detection.bbox) for detection in message.detections]).reshape(-1, 4)
 
 
 def box_to_message(box) -> BoundingBox2D:

@@ -30,7 +30,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
-from vision_msgs.msg import BoundingBox2D, Detection2D
+from vision_msgs.msg import BoundingBox2D, Detection2D, Detection2DArray
 
 from cract_ros import bearing, conversions, diagnostics, parameters, transport
 from cract_ros.executor import CallbackPool
@@ -44,7 +44,7 @@ NO_IMAGE = 'no image'  # every refusal of init for want of an image begins so
 CALLBACK_GROUPS = 3
 SIGNAL_LATENCY = 0.2  # seconds: Python sees a signal when waiting for callbacks comes back to it
 BURST = 5  # images that may wait for the image callback, which is quick
-DEPTHS = 10  # depth images that are kept for the images that wait for the tracker
+DEPTHS = 30  # depth images that are kept: the tracker may be that many behind
 
 
 def _transition(callback):
@@ -85,6 +85,7 @@ class TrackerNode(LifecycleNode):
         # from on_activate to on_deactivate
         self._subscription, self._others = None, []
         self._camera: bearing.Camera | None = None
+        self._candidates = Detection2DArray()  # the latest
         # of the worker thread
         self._follower: Follower | None = None  # from on_configure to on_cleanup
         self._active = False
@@ -135,7 +136,8 @@ class TrackerNode(LifecycleNode):
             self.create_subscription(kind, name, callback, latest, callback_group=self._images,
                                      qos_overriding_options=self._overridable)
             for kind, name, callback in ((CameraInfo, 'camera_info', self._on_camera_info),
-                                         (Image, 'depth', self._on_depth))]
+                                         (Image, 'depth', self._on_depth),
+                                         (Detection2DArray, 'candidates', self._on_candidates))]
         self._lifecycle = 'active'
         self.get_logger().info(f'active; waiting for images on {self._subscription.topic_name}')
         return TransitionCallbackReturn.SUCCESS
@@ -181,6 +183,10 @@ class TrackerNode(LifecycleNode):
 
     def _on_depth(self, message: Image) -> None:
         self._depths.add(message)
+
+    def _on_candidates(self, message: Detection2DArray) -> None:
+        self._candidates = message
+        self._once(self._consider)
 
     def _on_incompatible_qos(self, event: QoSRequestedIncompatibleQoSInfo) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
@@ -341,6 +347,22 @@ class TrackerNode(LifecycleNode):
         self._was_lost = False
         self._answer()  # the newest image, where the box was drawn in an older one
         return message
+
+    def _consider(self) -> None:
+        """A lost target may be among the candidates."""
+        if not self._active or self._follower.state != LOST:
+            return
+        candidates = self._candidates
+        try:
+            boxes = conversions.boxes_from_message(candidates)
+            found = self._follower.consider(candidates.header, boxes, self._config.catch_up)
+        except ValueError as error:
+            self.get_logger().warning(f'candidates refused: {error}', throttle_duration_sec=THROTTLE)
+            return
+        if found:
+            self._was_lost = False
+            self.get_logger().info(f'target {self._follower.target_id!r} found again among {len(boxes)} candidates')
+            self._answer()  # the newest image, where the candidates belong to an older one
 
     def _reset(self) -> bool:
         return self._follower is not None and self._follower.reset()

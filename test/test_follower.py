@@ -1,15 +1,18 @@
 """The target between images, with a tracker whose answers are written down beforehand."""
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='ROS 2 is not installed')
 
 from std_msgs.msg import Header
+from vision_msgs.msg import Detection2D, Detection2DArray
 
 from cract_core.config import TrackerConfig
-from cract_core.tracker import Estimate, State
+from cract_core.tracker import State
 from cract_ros import conversions, follower
 from cract_ros.follower import Follower
 from cract_ros.history import FrameHistory
@@ -29,6 +32,10 @@ class Log:
     error = warning
 
 
+def estimate(box, state: State) -> SimpleNamespace:
+    return SimpleNamespace(box=box, score=0.7, state=state, identification=0.6, discrimination=0.5, proposal=0.4)
+
+
 class ScriptedTracker:
     """Answers with the states it was given, one a frame; the last one for ever. Notes the frames it has seen."""
 
@@ -45,7 +52,12 @@ class ScriptedTracker:
     def update(self, frame):
         self._see('update', frame)
         state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
-        return Estimate(self.box + [1, 0, 0, 0], 0.7, state, 0.6, 0.5, 0.4, False)
+        return estimate(self.box + [1, 0, 0, 0], state)
+
+    def consider(self, frame, boxes):
+        self._see('consider', frame)
+        found = [box for box in boxes if box[0] == 50]  # this is the target
+        return estimate(found[0], State.UNCERTAIN) if found else None
 
     def reset(self):
         self.initialized = False
@@ -164,6 +176,56 @@ def test_reset_forgets_the_target():
     assert scene.follower.reset() is True
     scene.show(2)
     assert scene.follower.answer().state == 'no target'
+
+
+# Candidates
+
+def considered(scene: Scene, number: int, *boxes) -> bool:
+    header = Header()
+    header.stamp.sec = number
+    return scene.follower.consider(header, np.array(boxes, float).reshape(-1, 4), budget=100.0)
+
+
+def test_a_lost_target_is_taken_back_in_the_image_of_the_candidates_and_caught_up_with():
+    scene = Scene(ScriptedTracker(State.LOST, State.TRACKING))
+    scene.show(1)
+    scene.init()
+    scene.show(2, 3, 4, 5)
+    assert scene.follower.answer().state == 'lost'
+    assert not considered(scene, 3, (5, 5, 9, 9))
+    assert considered(scene, 3, (5, 5, 9, 9), (50, 5, 9, 9))
+    answer = scene.follower.answer()
+    assert (answer.header.stamp.sec, answer.state, answer.frames_since_seen) == (5, 'tracking', 0)
+    assert scene.tracker.seen[2:] == [('consider', 3), ('consider', 3), ('update', 4), ('update', 5)]
+
+
+@pytest.mark.parametrize('state', [State.TRACKING, State.UNCERTAIN])
+def test_candidates_never_change_a_target_that_is_followed(state):
+    scene = Scene(ScriptedTracker(state))
+    scene.show(1)
+    scene.init()
+    scene.show(2)
+    scene.follower.answer()
+    assert not considered(scene, 2, (50, 5, 9, 9))
+    assert scene.tracker.seen == [('init', 1), ('update', 2)]
+
+
+def test_candidates_of_an_image_that_is_not_kept_are_refused():
+    scene = Scene(ScriptedTracker(State.LOST))
+    scene.show(1)
+    scene.init()
+    scene.show(2)
+    scene.follower.answer()
+    with pytest.raises(ValueError, match='has not arrived'):
+        considered(scene, 7, (50, 5, 9, 9))
+
+
+def test_candidates_become_boxes_up_to_a_limit():
+    one = Detection2D(bbox=conversions.box_to_message(BOX))
+    np.testing.assert_array_equal(conversions.boxes_from_message(Detection2DArray(detections=[one, one])), [BOX, BOX])
+    assert conversions.boxes_from_message(Detection2DArray()).shape == (0, 4)
+    with pytest.raises(ValueError, match='at most 100 boxes are looked at, got 101'):
+        conversions.boxes_from_message(Detection2DArray(detections=[one] * 101))
 
 
 # The GPU fails

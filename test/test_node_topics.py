@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import array
+import time
 
 import cv2
 import numpy as np
@@ -55,9 +56,14 @@ class Listening:
         self._node.destroy_subscription(self._subscription)
 
     def until(self, condition, action=lambda: None):
-        """The first message that fulfils the condition."""
+        """The first message that fulfils the condition; the action is repeated when it had its time."""
+        due = 0.0
+
         def found():
-            action()
+            nonlocal due
+            if time.monotonic() >= due:
+                due = time.monotonic() + 3.0
+                action()
             return next((message for message in self.messages if condition(message)), None)
         return self._node.wait(found, f'such a message on {self._subscription.topic_name}')
 
@@ -168,6 +174,26 @@ def test_diagnostics_tell_a_camera_that_stops_and_one_that_sends(following):
         good = own(diagnostics.until(lambda m: own(m).level == DiagnosticStatus.OK, lambda: following.show(image(FRAME))))
     assert good.message in ('tracking', 'uncertain')
     assert {pair.key: pair.value for pair in good.values}['device'] == 'cpu'
+
+
+# Candidates
+
+def test_a_lost_target_is_taken_back_among_the_boxes_of_a_detector(tracker, following):
+    candidates = following.create_publisher(Detection2DArray, 'candidates', QoSProfile(depth=1))
+    following.wait(candidates.get_subscription_count, 'the subscription of candidates')
+    nothing = image(np.full_like(FRAME, 90))
+    following.wait(lambda: following.state_after(nothing).state == TrackState.LOST, 'the loss')
+    boxes = [bounding_box(10, 10, 40, 40), bounding_box(*BOX)]
+
+    def offer():
+        state = following.state_after(image(FRAME))
+        candidates.publish(Detection2DArray(header=state.header, detections=[Detection2D(bbox=box) for box in boxes]))
+
+    with Listening(following, TrackState, 'tracker/state') as states:
+        found = states.until(lambda s: s.state in (TrackState.TRACKING, TrackState.UNCERTAIN), offer)
+    assert found.id == 'a' and abs(found.bbox.center.position.x - 164) < 10
+    assert "target 'a' found again" in tracker.log
+    following.destroy_publisher(candidates)
 
 
 # Stamps
