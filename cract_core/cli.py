@@ -1,4 +1,4 @@
-"""The command `cract`: track, eval, bag, train, tune, ablate, export, bench, synth, params.
+"""The command `cract`: track, eval, bag, train, tune, calibrate, ablate, export, bench, synth, params.
 
 Every option of the tracker is made from `TrackerConfig`. What the user got wrong is one sentence on stderr and exit
 status 2; `--traceback` shows where it arose.
@@ -79,6 +79,12 @@ AUC is what counts, each sequence alike. Optuna's TPE proposes values; a trial t
 ends early. The result is the default and the best values, what each parameter matters, the gain with its 95 % bootstrap
 interval, and a file for --config. Stopped and started again, or started several times at once, it goes on with the same
 study. The tracker's options below set where the search starts and what it leaves alone."""
+
+CALIBRATE = """\
+Fit the curve that turns the final score of Eq. 10 into a probability: "the target is in view and the box overlaps it by
+more than a half". The tracker runs through the annotated sequences of ROOT with absences spliced in, and through rendered
+clips. Prints the two parameters as YAML for --config; to be done again after every training, on sequences that nothing
+is measured on."""
 
 ABLATE = """\
 Measure what a part of the tracker is worth: variants without it, or with another value, on the same annotated sequences
@@ -219,6 +225,12 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
         from .evaluation import search
         search.add_arguments(tune)
         _add_config(tune)
+
+    calibrate = command('calibrate', run_calibrate, CALIBRATE, 'fit the score to the probability of being right')
+    if 'calibrate' in argv:
+        from .evaluation import calibration
+        calibration.add_arguments(calibrate)
+        _add_config(calibrate)
 
     ablate = command('ablate', run_ablate, ABLATE, 'measure what each part of the tracker is worth')
     if 'ablate' in argv:
@@ -610,6 +622,12 @@ def run_tune(args) -> int:
     """`cract tune`."""
     from .evaluation import search
     return search.run(args, _config(args))
+
+
+def run_calibrate(args) -> int:
+    """`cract calibrate`."""
+    from .evaluation import calibration
+    return calibration.run(args, _config(args))
 
 
 def run_ablate(args) -> int:
