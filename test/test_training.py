@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cract_core.backbone import Backbone
 from cract_core.boxes import iou
@@ -262,6 +263,37 @@ def test_every_head_gets_a_gradient(bank):
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
     assert 0 <= float(quality.accuracy) <= 1
+
+
+class Waits(TorchDispatchMode):
+    """Notes the operations whose result the host has to know: on a GPU each of them waits for all work before it."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = str(function)
+        known = ('_local_scalar_dense', 'nonzero', 'masked_select', 'unique', 'multinomial', 'repeat_interleave.Tensor')
+        by_mask = name.startswith('aten.index') and any(
+            i is not None and i.dtype == torch.bool for i in args[1] if isinstance(args[1], (list, tuple)))
+        if by_mask or any(word in name for word in known):
+            self.found.add(name)
+        return function(*args, **(kwargs or {}))
+
+
+def test_drawing_a_batch_and_its_losses_never_waits_for_the_device(bank, cut_bank):
+    model = CractModel()
+    for images in (bank, cut_bank):
+        draws = sampler(images, Augmentation())
+        with Waits() as waits:
+            pairs = draws.sample(6)
+            losses, _ = pair_losses(model, pairs, torch.Generator().manual_seed(0))
+            losses.total().backward()
+        assert not waits.found
+    with Waits() as waits:
+        float(torch.ones(2)[torch.tensor([True, False])].sum())
+    assert {name.split('.')[1] for name in waits.found} >= {'_local_scalar_dense', 'index'}
 
 
 def test_imagenet_weights_with_batch_norm_are_folded(tmp_path):
