@@ -1,6 +1,7 @@
-"""From a box in the image to a direction, and with depth a point, in the camera's optical frame (x right, y down, z ahead).
+"""From a box in the image to a direction, and with depth a point, in the camera's optical frame.
 
-Pixels are continuous as everywhere here: the centre of the first one is at (0.5, 0.5), but at (0, 0) for a calibration.
+That frame has x to the right, y down and z ahead. Pixels are continuous as everywhere here: the centre of the first one
+is at (0.5, 0.5), but at (0, 0) for a calibration.
 """
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ class Camera:
     def __init__(self, info: CameraInfo, rectified: bool):
         matrix = np.array(info.p).reshape(3, 4)[:, :3] if rectified else np.array(info.k).reshape(3, 3)
         if not np.isfinite(matrix).all() or matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
-            raise ValueError(f'camera_info has no focal length in {"P" if rectified else "K"}: the camera is not calibrated')
+            raise ValueError(
+                f'camera_info has no focal length in {"P" if rectified else "K"}: the camera is not calibrated')
         coefficients = np.zeros(0) if rectified else np.array(info.d)
         model, known = info.distortion_model, PINHOLE | FISHEYE
         if coefficients.any() and len(coefficients) not in known.get(model, ()):
@@ -95,7 +97,8 @@ def markers(header: Header, rays: np.ndarray, state: str, distance: float | None
     corners = ends[1:]
     edges = [point for a, b in zip(corners, corners[1:] + corners[:1]) for point in (origin, a, a, b)]
     red, green, blue = COLOURS[state]
-    common = dict(header=header, type=Marker.LINE_LIST, action=Marker.ADD, color=ColorRGBA(r=red, g=green, b=blue, a=1.0))
+    common = dict(header=header, type=Marker.LINE_LIST, action=Marker.ADD,
+                  color=ColorRGBA(r=red, g=green, b=blue, a=1.0))
     shapes = [Marker(ns='ray', points=[origin, ends[0]], **common), Marker(ns='box', points=edges, **common)]
     for shape in shapes:
         shape.scale.x = 0.02 * (distance if distance is not None else RAY) / RAY  # width of a line, metres

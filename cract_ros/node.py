@@ -204,7 +204,7 @@ class TrackerNode(LifecycleNode):
             response.message = self._in_turn(self._init, request.header, request.bbox, request.id)
             response.success = True
             self.get_logger().info(response.message)
-        except ValueError as error:
+        except (RuntimeError, ValueError) as error:  # RuntimeError: the GPU
             response.message = str(error)
             self.get_logger().warning(f'target refused: {error}')
         return response
@@ -266,7 +266,8 @@ class TrackerNode(LifecycleNode):
                           timeout=self._config.image_timeout)
             if advice := self._monitor.judge(now, publishers):
                 self.get_logger().warning(advice)
-        message = DiagnosticArray(status=[diagnostics.status(self.get_fully_qualified_name(), diagnostics.Facts(**facts))])
+        status = diagnostics.status(self.get_fully_qualified_name(), diagnostics.Facts(**facts))
+        message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 

@@ -41,12 +41,13 @@ class NodeConfig:
         128, 'memory that these images may take; fewer are kept where they are large', unit='MiB',
         minimum=1, maximum=16384)
     catch_up: float = parameter(
-        0.5, 'time to catch up from an older image to the newest; where it does not suffice for all images between, some '
-        'are left out evenly', unit='seconds', minimum=0.0, maximum=10.0, live=True)
+        0.5, 'time to catch up from an older image to the newest; where it does not suffice for all images between, '
+        'some are left out evenly', unit='seconds', minimum=0.0, maximum=10.0, live=True)
     keep_target: bool = parameter(
         True, 'keep the target when the node is deactivated, and go on with it when it is activated again', live=True)
     cpu_fallback: bool = parameter(
-        False, 'go on with the CPU, more slowly, where CUDA was asked for and is missing, or fails or runs out of memory')
+        False, 'go on with the CPU, more slowly, where CUDA was asked for and is missing, or fails or runs out of '
+        'memory')
     rectified: bool = parameter(
         False, 'the images are rectified: the bearing is computed with P of camera_info, not with K and D')
 

@@ -104,7 +104,8 @@ class Peer(Node):
         self._own_clients = {name: self.create_client(kind, f'tracker/{name}') for name, kind in (
             ('init_target', InitTarget), ('reset', Trigger), ('pause', Trigger), ('resume', Trigger),
             ('change_state', ChangeState), ('get_state', GetState), ('set_parameters', SetParameters),
-            ('get_parameters', GetParameters), ('list_parameters', ListParameters), ('describe_parameters', DescribeParameters))}
+            ('get_parameters', GetParameters), ('list_parameters', ListParameters),
+            ('describe_parameters', DescribeParameters))}
 
     def wait(self, condition, what: str):
         """Spin until `condition()` is true and return its value."""

@@ -39,7 +39,7 @@ def pinhole(ray, d) -> tuple[float, float]:
 
 
 def fisheye(ray, d) -> tuple[float, float]:
-    """Pixel (integer centres) of a ray where the angle to the axis, not its tangent, makes the distance in the image."""
+    """Pixel (integer centres) of a ray where the angle to the axis, not its tangent, makes the distance."""
     x, y, z = ray
     theta, side = math.atan2(math.hypot(x, y), z), math.hypot(x, y)
     distance = theta * (1 + sum(k * theta**(2 * i + 2) for i, k in enumerate(d)))
@@ -121,8 +121,9 @@ def test_a_box_outside_has_no_distance(box):
 
 
 @pytest.mark.parametrize('changes, reason', [
-    (dict(encoding='bgr8'), "got 'bgr8'"), (dict(step=10), 'does not fit'), (dict(height=4_000_000_000), 'does not fit'),
-    (dict(width=4_000_000_000), 'does not fit'), (dict(data=array.array('B')), 'does not fit')])
+    (dict(encoding='bgr8'), "got 'bgr8'"), (dict(step=10), 'does not fit'),
+    (dict(height=4_000_000_000), 'does not fit'), (dict(width=4_000_000_000), 'does not fit'),
+    (dict(data=array.array('B')), 'does not fit')])
 def test_a_depth_image_that_does_not_fit_is_refused(changes, reason):
     with pytest.raises(ValueError, match=reason):
         distance_along(depth(np.ones((24, 32), '<f4'), **changes), np.array([8.0, 8, 8, 8]), (32, 24))

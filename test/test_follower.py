@@ -92,7 +92,8 @@ def test_a_box_of_an_old_image_is_followed_through_all_later_ones_in_order():
     scene.show(1, 2, 3, 4, 5)
     assert scene.follower.answer().header.stamp.sec == 5  # the newest was shown before the box came
     text = scene.init(2)
-    assert "'car' from x 10, y 20, w 30, h 16 in the image stamped 2.000000000, caught up through 2 later images" in text
+    assert text == "following 'car' from x 10, y 20, w 30, h 16 in the image stamped 2.000000000, " \
+                   'caught up through 2 later images'
     assert scene.follower.answer().header.stamp.sec == 5
     assert scene.tracker.seen == [('init', 2), ('update', 3), ('update', 4), ('update', 5)]
     assert scene.follower.answer() is None
@@ -148,7 +149,8 @@ def test_time_since_the_target_was_seen_counts_arrived_images_and_their_stamps()
         scene.show(*numbers)
         answer = scene.follower.answer()
         counted.append((answer.state, answer.frames_since_seen, answer.seconds_since_seen))
-    assert counted == [('tracking', 0, 0.0), ('lost', 1, 1.0), ('lost', 3, 3.0), ('lost', 4, 3.0), ('uncertain', 0, 0.0)]
+    assert counted == [
+        ('tracking', 0, 0.0), ('lost', 1, 1.0), ('lost', 3, 3.0), ('lost', 4, 3.0), ('uncertain', 0, 0.0)]
 
 
 def test_a_pause_leaves_images_alone_and_a_new_target_ends_it():

@@ -83,7 +83,8 @@ def test_of_images_whose_stamps_stand_still_the_newest_is_meant():
 
 def test_the_nearest_stamp_is_found_on_either_side():
     history = filled(1, 2, 4)
-    assert stamps([history.nearest(picture(stamp).header.stamp) for stamp in (0.5, 1.6, 2.9, 3.1, 9)]) == [1, 2, 2, 4, 4]
+    nearest = [history.nearest(picture(stamp).header.stamp) for stamp in (0.5, 1.6, 2.9, 3.1, 9)]
+    assert stamps(nearest) == [1, 2, 2, 4, 4]
     assert filled().nearest(Time()) is None
 
 

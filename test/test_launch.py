@@ -40,7 +40,8 @@ def launch_file():
 
 
 def test_every_argument_is_described():
-    arguments = {a.name: a for a in launch_file().generate_launch_description().entities if isinstance(a, DeclareLaunchArgument)}
+    entities = launch_file().generate_launch_description().entities
+    arguments = {a.name: a for a in entities if isinstance(a, DeclareLaunchArgument)}
     assert set(arguments) == {'image', 'camera_info', 'depth', 'targets', 'params_file', 'namespace', 'log_level',
                               'autostart', 'rviz'}
     for argument in arguments.values():

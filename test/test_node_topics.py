@@ -171,7 +171,8 @@ def test_diagnostics_tell_a_camera_that_stops_and_one_that_sends(following):
     with Listening(following, DiagnosticArray, '/diagnostics') as diagnostics:
         stopped = own(diagnostics.until(lambda m: own(m).level == DiagnosticStatus.ERROR))
         assert stopped.message.startswith('no image on /image for ')
-        good = own(diagnostics.until(lambda m: own(m).level == DiagnosticStatus.OK, lambda: following.show(image(FRAME))))
+        good = own(diagnostics.until(lambda m: own(m).level == DiagnosticStatus.OK,
+                                     lambda: following.show(image(FRAME))))
     assert good.message in ('tracking', 'uncertain')
     assert {pair.key: pair.value for pair in good.values}['device'] == 'cpu'
 
@@ -271,6 +272,7 @@ def test_the_target_ends_with_the_activity_if_asked(other, peer):
 def test_a_camera_with_an_incompatible_qos_is_told_in_one_sentence(other, peer):
     camera = peer.create_publisher(CompressedImage, 'image/compressed',
                                    QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
-    peer.wait(lambda: 'a publisher of /image/compressed offers less than this node asks for in its QoS (reliability), so '
-                      'none of its images can come: set the parameter reliability to best_effort' in other.log, 'the error')
+    sentence = 'a publisher of /image/compressed offers less than this node asks for in its QoS (reliability), so ' \
+               'none of its images can come: set the parameter reliability to best_effort'
+    peer.wait(lambda: sentence in other.log, 'the error')
     peer.destroy_publisher(camera)
