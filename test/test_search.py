@@ -104,8 +104,8 @@ def test_values_that_exclude_each_other_are_left_out(monkeypatch, tmp_path):
     sequences = constructed(monkeypatch, ['a', 'b'], lambda config, i: 0.5)
     study = searched(tmp_path, sequences, ('lost_score', 'uncertain_score'), 12)
     for trial in study.trials:
-        fits = trial.params['lost_score'] <= trial.params['uncertain_score']
-        assert (trial.state is optuna.trial.TrialState.COMPLETE) == fits
+        lost, uncertain, tracking = *trial.params.values(), TrackerConfig().tracking_score
+        assert (trial.state is optuna.trial.TrialState.COMPLETE) == (lost <= uncertain <= tracking)
     assert any(trial.state is optuna.trial.TrialState.PRUNED for trial in study.trials)
     assert 'noise' in search.table(search.summarize(study, sequences, 0))
 
