@@ -46,8 +46,8 @@ LARGEST_BODY = 4096  # bytes of a request
 class Selector(Node):
     """What the page shows and asks for, on the side of ROS. Its methods may be called from any thread."""
 
-    def __init__(self):
-        super().__init__('select')
+    def __init__(self, **kwargs):
+        super().__init__('select', **kwargs)
         self.declare_parameter('host', '127.0.0.1', ParameterDescriptor(
             description='address that the page is served on; 0.0.0.0 is every network', read_only=True))
         self.declare_parameter('port', 8080, ParameterDescriptor(
