@@ -192,3 +192,13 @@ def test_the_commands_pack_and_show(tmp_path, capsys):
     assert cli.main(['data', 'show', str(tmp_path / 'out'), '--output', str(tmp_path / 'sheet.png'), '--pairs', '5',
                      '--columns', '2']) == 0
     assert cv2.imread(str(tmp_path / 'sheet.png')).shape == (3 * 261, 2 * 390, 3)
+
+
+def test_no_pair_and_no_crossed_pair_of_one_object_counts_as_different(tmp_path):
+    """Two videos only: half of the neighbours in a batch show one object."""
+    folders(tmp_path / 'set')
+    pack('folders', tmp_path / 'set', tmp_path / 'out', 24)
+    bank = load_bank(tmp_path / 'out')
+    draws = PairSampler(bank, dataclasses.replace(Augmentation(), negative=1.0), torch.Generator().manual_seed(0))
+    pairs = draws.sample(12)
+    assert torch.equal(pairs.negative, pairs.track != pairs.track.roll(1)) and pairs.negative.any()

@@ -53,12 +53,13 @@ class Augmentation:
 @dataclass
 class Pairs:
     """template (B, 3, 129, 129) and search (B, 3, 257, 257) crops, BGR 0..255; boxes (B, 4) corners in their pixels;
-    negative (B,) bool: the template's object is not in the search crop."""
+    negative (B,) bool: the template's object is not in the search crop; track (B,) number of the object in that."""
     template: Tensor
     template_box: Tensor
     search: Tensor
     search_box: Tensor
     negative: Tensor
+    track: Tensor
 
 
 class View(NamedTuple):
@@ -143,10 +144,12 @@ class PairSampler:
             crop[grey] = crop[grey].mean(1, keepdim=True)
         search = self._compress(self._noise(self._blur(search)))
         # a negative pair takes its neighbour's template; neighbours are drawn independently
-        negative = self.chance(count, aug.negative) & (self.table.image[target.roll(1)] != self.table.image[seen])
+        track, image = self.table.track[target], self.table.image
+        negative = self.chance(count, aug.negative) & (image[target.roll(1)] != image[seen]) & (track.roll(1) != track)
         shown = torch.arange(count, device=target.device)
         shown = torch.where(negative, shown.roll(1), shown)
-        return Pairs(template[shown], template_box[shown], search.clamp_(0, 255), search_box, negative)
+        return Pairs(template[shown], template_box[shown], search.clamp_(0, 255), search_box, negative,
+                     track)
 
     def _view(self, points: Tensor, shape: Tensor, tilt: Tensor, anchor: Tensor, zoom: Tensor) -> View:
         """Objects with the outline `points` (B, P, 2), turned and stretched by `shape` (B, 2, 2) and tilted by `tilt`

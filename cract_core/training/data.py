@@ -3,7 +3,7 @@
 A data folder holds shards: `NAME.tar` of image files and `NAME.jsonl` with one line an image,
 `{"file", "set", "size": [w, h], "objects": [{"xywh": [x, y, w, h], "label"}], "mask"?, "label"?, "track"?, "frame"?}`,
 boxes 0-based. `mask` is a picture of one object, `label` the class of the whole image; images of one `track` show the
-same object, `frame` counts the frames of its video.
+same object, `frame` counts the frames of its video (default: the images of the track).
 """
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 import tarfile
-from collections import deque
+from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -265,7 +265,7 @@ def load_bank(folder: str | Path, limit: int = 0, seed: int = 0, pseudo_share: f
     count, pictures = _pictures(Path(folder), limit, seed)
     pixels = torch.empty((count, 4, CANVAS, CANVAS), dtype=torch.uint8)
     sizes, means = np.zeros((count, 2)), np.zeros((count, 3))
-    targets = []  # image, set, track, frame, target
+    targets, lengths = [], Counter()  # image, set, track, frame, target; images of each track
     for index, picture in enumerate(tqdm(pictures, desc='decode images', unit='image', total=count, disable=None)):
         height, width = picture.pixels.shape[:2]
         means[index], sizes[index] = picture.pixels.reshape(-1, 3).mean(0), (width, height)
@@ -277,7 +277,8 @@ def load_bank(folder: str | Path, limit: int = 0, seed: int = 0, pseudo_share: f
         row = picture.row
         if row.get('track') is not None and picture.targets[0].label is not None:  # it shows one object
             track = f'{row["set"]}/{row["track"]}'
-            targets.append((index, row['set'], track, row.get('frame', index), picture.targets[0]))
+            lengths[track] += 1
+            targets.append((index, row['set'], track, row.get('frame', lengths[track]), picture.targets[0]))
         else:
             targets += [(index, row['set'], None, 0, t) for t in picture.targets]
     return ImageBank(pixels, torch.as_tensor(sizes, dtype=torch.float32), torch.as_tensor(means, dtype=torch.float32),

@@ -299,6 +299,9 @@ def _train(config: TrainConfig, resume: bool) -> Path:
         _truncate_log(log_path, trainer.step)
     bank = load_bank(config.data, config.images, config.seed, config.pseudo_share, config.mix).to(trainer.device)
     training, held_out = split(bank, config.held_out)
+    if not len(training.objects.image) or not len(held_out.objects.image):
+        raise ValueError(f'the {len(bank.size)} images in {config.data} cannot be split for training and validation '
+                         f'with held_out {config.held_out:g}')
     sampler = PairSampler(training, config.augmentation, trainer.generator)
     writer = _tensorboard(output) if first else None
     new = not log_path.exists()
