@@ -1,4 +1,4 @@
-"""Box forms, overlap, the offset codec of Eq. 4, and non-maximum suppression.
+"""Box forms, overlap, and the offset codec of Eq. 4. Numpy or torch.
 
 One convention everywhere in the core: continuous 0-based pixel coordinates in which pixel k covers [k, k + 1], so that
 width = x2 - x1. Users give and get `xywh` (top-left corner and size); inside, boxes are `xyxy` corners. Everything
@@ -54,6 +54,11 @@ def like(values, reference):
     return sys.modules['torch'].as_tensor(values, dtype=reference.dtype, device=reference.device)
 
 
+def to_numpy(array) -> np.ndarray:
+    """The same numbers on the host."""
+    return array if isinstance(array, np.ndarray) else array.cpu().numpy()
+
+
 def xywh_to_xyxy(box):
     """(..., 4) top-left corner and size -> two corners."""
     return array_module(box).concatenate([box[..., :2], box[..., :2] + box[..., 2:]], -1)
@@ -96,24 +101,3 @@ def decode(reference, offsets):
     center = p[..., :2] + p[..., 2:] * offsets[..., :2]
     size = p[..., 2:] * xp.exp(offsets[..., 2:].clip(-MAX_LOG_SCALE, MAX_LOG_SCALE))
     return from_center(xp.concatenate([center, size], -1))
-
-
-def nms(boxes, scores, threshold: float, limit: int):
-    """Greedy non-maximum suppression.
-
-    boxes (M, 4) corners, scores (M,): indices of at most `limit` boxes, best first, no two of which overlap by more
-    than `threshold`.
-    """
-    torch = array_module(scores)
-    order = scores.argsort(descending=True, stable=True)
-    ranked = boxes[order]
-    overlaps = (iou(ranked[:, None], ranked[None]) > threshold).cpu().numpy()
-    dropped = np.zeros(len(overlaps), bool)
-    kept: list[int] = []
-    for i in range(len(overlaps)):
-        if not dropped[i]:
-            kept.append(i)
-            if len(kept) == limit:
-                break
-            dropped |= overlaps[i]
-    return order[torch.as_tensor(kept, dtype=torch.long, device=order.device)]

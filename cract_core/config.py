@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Mapping
 
 AUTO, CPU, CUDA = 'auto', 'cpu', 'cuda'
+RUNTIMES = ('torch', 'openvino', 'onnx', 'tensorrt')
+PRECISIONS = ('fp32', 'fp16', 'bf16', 'int8')
 
 
 def parameter(default, text: str, *, minimum=None, maximum=None, choices: tuple = (), unit: str = '',
@@ -72,11 +74,11 @@ class TrackerConfig:
         0.003, 'weight of the L2 penalty on the discriminator (lambda, Eq. 8), samples weighing 1 together',
         minimum=1e-6, maximum=100.0)
     init_iterations: int = parameter(
-        6, 'Gauss-Newton steps in the first frame', minimum=1, maximum=100)
+        5, 'Gauss-Newton steps in the first frame', minimum=1, maximum=100)
     update_iterations: int = parameter(
         1, 'Gauss-Newton steps in an update', minimum=1, maximum=20)
     cg_iterations: int = parameter(
-        10, 'conjugate-gradient steps inside one Gauss-Newton step', minimum=1, maximum=200)
+        20, 'conjugate-gradient steps inside one Gauss-Newton step', minimum=1, maximum=200)
 
     # Trust
     score_slope: float = parameter(
@@ -112,6 +114,11 @@ class TrackerConfig:
 
     # Machine
     device: str = parameter(AUTO, 'where the networks run; auto takes CUDA if there is one', choices=(AUTO, CPU, CUDA))
+    runtime: str = parameter(
+        AUTO, 'what runs the networks; auto takes torch on CUDA, else what is installed of openvino, onnx, torch',
+        choices=(AUTO, *RUNTIMES))
+    precision: str = parameter(AUTO, 'numbers of the networks; auto takes fp16 on CUDA, else fp32',
+                               choices=(AUTO, *PRECISIONS))
     threads: int = parameter(0, 'CPU threads of the networks; 0 leaves the choice to the library',
                              minimum=0, maximum=256)
     weights: str = parameter('', 'path of the weights; empty takes those that come with the package')

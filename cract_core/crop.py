@@ -84,17 +84,21 @@ def turned_size(size: np.ndarray, angle: float) -> np.ndarray:
 
 
 def augmented_views(crop: np.ndarray, box: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The search crop (257, 257, 3) of the first frame turned and mirrored, with the box (4,) of the target, corners.
+    """Views (161, 161, 3) of the target in the middle of the search crop (257, 257, 3) of the first frame, turned and
+    mirrored, each with the corners (4,) of the target in it; `box` (4,) are those in the crop.
 
     One frame shows one pose: these stand for those to come (ATOM trains on such views, too).
     """
     center, size = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
-    views = []
+    middle, views = np.full(2, VIEW_SIZE / 2), []
+
+    def view(warp: np.ndarray, size: np.ndarray) -> None:
+        picture = cv2.warpAffine(crop, warp, (VIEW_SIZE, VIEW_SIZE), borderMode=cv2.BORDER_REPLICATE)
+        views.append((picture, np.concatenate([middle - size / 2, middle + size / 2])))
+
     for angle in TURNS:
-        turn = cv2.getRotationMatrix2D(tuple(center - 0.5), math.degrees(angle), 1)  # pixel centres are at + 0.5
-        picture = cv2.warpAffine(crop, turn, crop.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
-        half = turned_size(size, angle) / 2
-        views.append((picture, np.concatenate([center - half, center + half])))
-    width = crop.shape[1]
-    views.append((np.ascontiguousarray(crop[:, ::-1]), np.array([width - box[2], box[1], width - box[0], box[3]])))
+        warp = cv2.getRotationMatrix2D(tuple(center - 0.5), math.degrees(angle), 1)  # pixel centres are at + 0.5
+        warp[:, 2] += middle - center
+        view(warp, turned_size(size, angle))
+    view(np.array([[-1.0, 0, center[0] + middle[0] - 1], [0, 1, middle[1] - center[1]]]), size)
     return views

@@ -5,17 +5,17 @@ import dataclasses
 import enum
 import math
 from dataclasses import dataclass
+from typing import Iterator
 
+import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
-from .boxes import check_box, iou
-from .config import AUTO, CPU, TrackerConfig
-from .crop import AUGMENTED_VIEWS, SEARCH_SIZE, Window, augmented_views, search_window, template_window
-from .discriminator import NEGATIVE_IOU, Discriminator, draw_samples
-from .model import CractModel, Refined, Template, load_weights
-from .rpn import Proposals, change_penalty, cosine_window, select_proposals
+from .boxes import check_box, iou, to_numpy
+from .config import TrackerConfig
+from .crop import AUGMENTED_VIEWS, SEARCH_SIZE, VIEW_SIZE, Window, augmented_views, search_window, template_window
+from .discriminator import NEGATIVE_IOU, Discriminator, Samples, draw_samples
+from .proposals import Proposals
+from .runtime import Template, make_nets
 
 MIN_SIZE = 4.0           # a target never shrinks below, pixels of the frame
 SAME_IOU = 0.5           # two boxes of successive frames that overlap more show one candidate
@@ -49,14 +49,6 @@ class Estimate:
     discrimination: float
     proposal: float
     updated: bool
-
-
-def choose_device(name: str) -> torch.device:
-    """'auto' takes CUDA if there is one. Raises ValueError where CUDA is asked for and missing."""
-    available = torch.cuda.is_available()
-    if name not in (AUTO, CPU) and not available:
-        raise ValueError(f'device {name!r} was asked for, but PyTorch finds no CUDA device')
-    return torch.device('cuda:0' if name != CPU and available else 'cpu')
 
 
 def check_frame(frame) -> np.ndarray:
@@ -99,23 +91,19 @@ class Target:
 class Tracker:
     """CRACT. Weights are read once; a new `init` replaces the target.
 
-    config: checked parameters; model: an already loaded CractModel, else the one that `config.weights` names.
-    Raises FileNotFoundError or ValueError for bad weights or a device that is not there.
+    config: checked parameters; model: a CractModel that runs on torch, in place of the weights that `config` names.
+    Raises FileNotFoundError or ValueError for bad weights and for a runtime, precision or device that is not there.
     """
 
-    def __init__(self, config: TrackerConfig = TrackerConfig(), model: CractModel | None = None):
+    def __init__(self, config: TrackerConfig = TrackerConfig(), model=None):
         self.config = config
-        self._device = choose_device(config.device)
-        if config.threads:
-            torch.set_num_threads(config.threads)
-        self.model = (model or load_weights(config.weights)).to(self._device, memory_format=torch.channels_last)
-        self._window = cosine_window().to(self._device)
+        self.nets = make_nets(config, model)
         self._target: Target | None = None
 
     @property
     def device(self) -> str:
         """Where the networks really run, such as 'cpu' or 'cuda:0'."""
-        return str(self._device)
+        return self.nets.device
 
     @property
     def initialized(self) -> bool:
@@ -133,7 +121,6 @@ class Tracker:
                 raise ValueError(f'{name} cannot change while tracking')
         self.config = self.config.replace(**changes)
 
-    @torch.inference_mode()
     def init(self, frame: np.ndarray, box) -> None:
         """Start to follow what `box` (x, y, w, h) shows in `frame` (H, W, 3) BGR uint8.
 
@@ -142,31 +129,17 @@ class Tracker:
         frame = check_frame(frame)
         box = check_box(box, (frame.shape[1], frame.shape[0]))
         config = self.config
-        border = tuple(frame.mean((0, 1)))
+        border = cv2.mean(frame)[:3]
         center, corners = box[:2] + box[2:] / 2, np.concatenate([box[:2], box[:2] + box[2:]])
 
         window = template_window(center, *box[2:])                                       # Algorithm 1, line 1
-        place = self._tensor(window.to_crop(corners))[None]
-        template = self.model.template(self._features(window.cut(frame, border)), place)  # line 2
-        random = np.random.default_rng(config.seed)
+        template = self.nets.template(window.cut(frame, border), window.to_crop(corners))  # line 2
         discriminator = Discriminator(config.regularization, config.cg_iterations, config.long_memory,
                                       config.short_memory, config.seed)
-        target = Target(box, template, discriminator, border, random)
-
-        search = search_window(center, *box[2:])
-        crop, inside = search.cut(frame, border), search.to_crop(corners)
-        views = []
-        for picture, place in [(crop, inside), *augmented_views(crop, inside)]:
-            phi = self._features(picture)
-            others = self._propose(phi, target, place).boxes.cpu().double().numpy()
-            share = 0.5 if picture is crop else 0.5 / AUGMENTED_VIEWS
-            views.append((phi, draw_samples(
-                place, math.ceil(share * config.init_positives), math.ceil(share * config.init_negatives),
-                NEGATIVE_IOU[0], SEARCH_SIZE, random, distractors=others)))
-        discriminator.start(views, config.init_iterations)
+        target = Target(box, template, discriminator, border, np.random.default_rng(config.seed))
+        discriminator.start(self._views(target, frame), config.init_iterations)
         self._target = target
 
-    @torch.inference_mode()
     def update(self, frame: np.ndarray) -> Estimate:
         """Find the target in the next frame (H, W, 3) BGR uint8, of any size.
 
@@ -188,7 +161,6 @@ class Tracker:
         updated = self._learn(target, phi, boxes, scores, best)                          # line 12
         return Estimate(target.box, score, fused, target.state, nu, tau, c, updated)
 
-    @torch.inference_mode()
     def consider(self, frame: np.ndarray, boxes: np.ndarray) -> Estimate | None:
         """Take a lost target back at one of `boxes` (M, 4) x, y, w, h in `frame`, such as those of a detector.
 
@@ -219,44 +191,40 @@ class Tracker:
         self._move(target, corners, fused, frame)
         return Estimate(target.box, score, fused, target.state, nu, tau, c, False)
 
-    def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.asarray(array, np.float32)).to(self._device)
+    def _views(self, target: Target, frame: np.ndarray) -> Iterator[tuple[object, Samples]]:
+        """phi34 and training boxes of the first search crop and of views of the target: half of the boxes in the crop."""
+        def draw(box: np.ndarray, share: float, extent: int, others: np.ndarray | None = None) -> Samples:
+            counts = (math.ceil(share * count) for count in (self.config.init_positives, self.config.init_negatives))
+            return draw_samples(box, *counts, NEGATIVE_IOU[0], extent, target.random, distractors=others)
 
-    def _features(self, crop: np.ndarray) -> Tensor:
-        """phi34 (1, C, S, S) of a crop (size, size, 3); the permuted image is channels-last already, no copy."""
-        pixels = torch.from_numpy(crop).to(self._device).permute(2, 0, 1)[None].float()
-        return self.model.features(pixels)
+        window = search_window(target.center, *target.size)
+        crop, box = window.cut(frame, target.border), window.to_crop(target.corners)
+        phi, boxes, coarse = self.nets.search(crop, target.template)
+        others = to_numpy(self._propose(boxes, coarse, target, box).boxes)
+        yield self.nets.as_array(phi), draw(box, 0.5, SEARCH_SIZE, others)
+        for picture, box in augmented_views(crop, box):
+            yield self.nets.features(picture), draw(box, 0.5 / AUGMENTED_VIEWS, VIEW_SIZE)
 
     def _look(self, window: Window, target: Target, frame: np.ndarray,
-              last: np.ndarray | None = None) -> tuple[Tensor, np.ndarray, np.ndarray, np.ndarray]:
-        """The candidates in a search region: phi34 and what `_classify` returns. last (4,): where the target was, corners
-        in the frame, if not at its last box."""
-        phi = self._features(window.cut(frame, target.border))                           # line 5
-        last = target.corners if last is None else last
-        proposals = self._propose(phi, target, window.to_crop(last))                     # line 6
-        refined = self.model.refine(phi, proposals.boxes, target.template)               # lines 7-9
-        return phi, *self._classify(proposals, refined, target)                          # line 10, Eq. 9, 10
+              last: np.ndarray | None = None) -> tuple[object, np.ndarray, np.ndarray, np.ndarray]:
+        """The candidates in a search region: phi34, refined boxes (N, 4), fused scores (N,) and their parts c, nu+,
+        tau (N, 3). last (4,): where the target was, corners in the frame, if not at its last box."""
+        last = window.to_crop(target.corners if last is None else last)
+        phi, boxes, coarse = self.nets.search(window.cut(frame, target.border), target.template)  # line 5
+        proposals = self._propose(boxes, coarse, target, last)                           # line 6
+        boxes, nu, tau = self.nets.refine(phi, proposals.boxes, target.template, target.discriminator.classifier)  # 7-10
+        parts = np.stack([to_numpy(proposals.scores), nu, tau.clip(0, 1)], 1).astype(np.float64)
+        return phi, boxes.astype(np.float64), self._fuse(*parts.T), parts
 
-    def _propose(self, phi: Tensor, target: Target, last: np.ndarray) -> Proposals:
-        """N proposals in the crop; rank = penalised score under a cosine window, the score c itself stays pure."""
-        config = self.config
-        boxes, scores = (value[0] for value in self.model.propose(phi, target.template))
-        previous = self._tensor(last)
-        penalty = change_penalty(boxes, previous[2:] - previous[:2], config.scale_penalty)
-        influence = 0.0 if target.state is State.LOST else config.window_influence  # it may return anywhere
-        rank = penalty * scores * (1 - influence) + self._window * influence
-        return select_proposals(boxes, scores, rank, previous, config.num_proposals, config.nms_iou)
+    def _propose(self, boxes, coarse, target: Target, last: np.ndarray) -> Proposals:
+        """N of all anchors; the window decides nothing for a lost target, which may return anywhere."""
+        influence = 0.0 if target.state is State.LOST else self.config.window_influence
+        return self.nets.select(boxes, coarse, np.float32(last), self.config.scale_penalty, influence)
 
-    def _classify(self, proposals: Proposals, refined: Refined,
-                  target: Target) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Refined boxes (N, 4), final scores (N,) and their parts c, nu+, tau (N, 3), in one transfer to the host."""
-        tau = target.discriminator.score(refined.features).clamp(0, 1)
-        columns = torch.cat([refined.boxes, torch.stack([proposals.scores, refined.identification, tau], 1)], 1)
-        rows = columns.cpu().double().numpy()
-        c, nu, tau = rows[:, 4:].T
+    def _fuse(self, c: np.ndarray, nu: np.ndarray, tau: np.ndarray) -> np.ndarray:
         config = self.config
-        refined_score = config.alpha * nu + (1 - config.alpha) * tau                     # Eq. 9
-        return rows[:, :4], config.beta * refined_score + (1 - config.beta) * c, rows[:, 4:]  # Eq. 10
+        refined = config.alpha * nu + (1 - config.alpha) * tau                           # Eq. 9
+        return config.beta * refined + (1 - config.beta) * c                             # Eq. 10
 
     def _search(self, target: Target, frame: np.ndarray) -> Window:
         """Where to look: around the last box. For a lost target, at a candidate that waits to be confirmed; else by
@@ -333,11 +301,11 @@ class Tracker:
         if not target.low:
             target.seen = target.center, target.size
 
-    def _learn(self, target: Target, phi: Tensor, boxes: np.ndarray, scores: np.ndarray, best: int) -> bool:
+    def _learn(self, target: Target, phi, boxes: np.ndarray, scores: np.ndarray, best: int) -> bool:
         """Collect samples and train D when necessary: every K frames, when the score falls, when a distractor shows."""
         config = self.config
         target.since_update += 1
-        others = iou(torch.from_numpy(boxes), torch.from_numpy(boxes[best])).numpy() < DISTRACTOR_IOU
+        others = iou(boxes, boxes[best]) < DISTRACTOR_IOU
         rival = float(scores[others].max(initial=0.0))
         distracted = rival > max(DISTRACTOR_RATIO * scores[best], DISTRACTOR_SCORE)
         due = target.since_update >= config.update_interval
@@ -346,7 +314,7 @@ class Tracker:
             box = boxes[best]
             samples = draw_samples(box, config.update_positives, config.update_negatives, NEGATIVE_IOU[1],
                                    SEARCH_SIZE, target.random, distractors=boxes[others])
-            target.discriminator.remember(phi, samples)
+            target.discriminator.remember(self.nets.as_array(phi), samples)
         falling = target.state is State.UNCERTAIN and target.since_update > 1
         if not (found and (due or distracted)) and not falling:
             return False

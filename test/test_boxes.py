@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from cract_core.boxes import (check_box, decode, encode, from_center, iou, nms, to_center, xywh_to_xyxy)
+from cract_core.boxes import (check_box, decode, encode, from_center, iou, to_center, xywh_to_xyxy)
 
 
 def random_boxes(count, seed=0):
@@ -44,13 +44,6 @@ def test_forms_round_trip():
     boxes = random_boxes(20)
     torch.testing.assert_close(from_center(to_center(boxes)), boxes)
     assert xywh_to_xyxy(torch.tensor([1.0, 2, 3, 4])).tolist() == [1, 2, 4, 6]
-
-
-def test_nms_keeps_the_best_of_each_cluster():
-    boxes = torch.tensor([[0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60], [0, 0, 10, 9.0]])
-    kept = nms(boxes, torch.tensor([0.5, 0.9, 0.3, 0.8]), 0.5, 10)
-    assert kept.tolist() == [1, 2]
-    assert nms(boxes, torch.tensor([0.5, 0.9, 0.3, 0.8]), 0.5, 1).tolist() == [1]
 
 
 @pytest.mark.parametrize('box, word', [

@@ -1,9 +1,8 @@
 import pytest
 import torch
 
-from cract_core.boxes import iou, to_center
-from cract_core.rpn import (SiameseRpn, change_penalty, cosine_window, depthwise_correlation, make_anchors,
-                            select_proposals)
+from cract_core.boxes import to_center
+from cract_core.rpn import SiameseRpn, depthwise_correlation, make_anchors
 
 
 def test_correlation_matches_brute_force():
@@ -49,25 +48,3 @@ def test_outputs_are_ordered_like_the_anchors():
     index = (3 * 27 + 11) * 27 + 5
     torch.testing.assert_close(logits[1, index], raw[1, 3, :, 11, 5])
     torch.testing.assert_close(offsets[1, index], raw_boxes[1, 3, :, 11, 5])
-
-
-def test_penalty_is_one_without_change_and_falls_with_it():
-    size = torch.tensor([40.0, 20.0])
-    boxes = torch.tensor([[0, 0, 40, 20], [5, 5, 85, 45], [0, 0, 20, 40.0]])
-    same, larger, turned = change_penalty(boxes, size, 0.05).tolist()
-    assert same == pytest.approx(1) and larger == pytest.approx(2.718281828 ** -0.05, rel=1e-5)  # twice the scale
-    assert turned < larger
-
-
-def test_window_is_one_in_the_middle():
-    window = cosine_window().view(5, 27, 27)
-    assert window[2, 13, 13] == pytest.approx(1) and window[0, 0, 0] == 0
-
-
-def test_one_place_is_kept_for_the_box_near_the_last_one():
-    last = torch.tensor([100.0, 100, 160, 160])
-    boxes = torch.stack([last + torch.tensor([s, 0, s, 0]) for s in (20.0, 60.0, 120.0, 3.0)])
-    scores = torch.tensor([0.9, 0.8, 0.7, 0.1])
-    kept = select_proposals(boxes, scores, scores, last, 2, 0.3)
-    assert len(kept.boxes) == 2 and kept.scores[0] == 0.9
-    assert (iou(kept.boxes, last) > 0.8).any()

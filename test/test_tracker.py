@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cract_core.config import TrackerConfig
+from cract_core.model import load_weights
 from cract_core.synthetic import generate
 from cract_core.tracker import Estimate, State, Target, Tracker, check_frame
 
@@ -15,7 +16,7 @@ def clip():
 
 @pytest.fixture(scope='module')
 def model():
-    return Tracker(TrackerConfig()).model
+    return load_weights()
 
 
 def overlap(a, b):

@@ -57,6 +57,11 @@ def fine_roi_align(features: Tensor, boxes: Tensor) -> Tensor:
     return F.pad(pooled, (0, 2 * pooled.shape[-1])).permute(0, 3, 1, 2)
 
 
+def fine_pyramid(pooled: np.ndarray) -> np.ndarray:
+    """The same in the shape of `pyramid`."""
+    return np.pad(pooled, ((0, 0), (0, 0), (0, 0), (0, 2 * pooled.shape[-1])))
+
+
 class RoiAlignModel(CractModel):
     """Table 9: RoIAlign instead of PRoIAlign."""
 
@@ -68,12 +73,12 @@ class RoiAlignTracker(Tracker):
     """The discriminator without the coarse levels: its convolution is fitted without them and never weighs them."""
 
     def init(self, frame: np.ndarray, box) -> None:
-        pyramid = discriminator.pyramid_roi_align
-        discriminator.pyramid_roi_align = fine_roi_align
+        pyramid = discriminator.pyramid
+        discriminator.pyramid = fine_pyramid
         try:
             super().init(frame, box)
         finally:
-            discriminator.pyramid_roi_align = pyramid
+            discriminator.pyramid = pyramid
 
 
 class Phi4Rpn(SiameseRpn):

@@ -52,7 +52,6 @@ class TrackerSpec:
     @functools.cached_property
     def identity(self) -> str:
         """A digest of name, parameters, weights, code and library versions."""
-        import torch
         files = self.networks
         config: dict = dict(threads=self.config.threads)
         if self.name == 'cract':
@@ -60,7 +59,7 @@ class TrackerSpec:
             packaged = Path(str(resources.files('cract_core'))) / 'weights' / 'cract.pt'
             files = (config.pop('weights') or str(packaged),)
         return _digest(self.name, config, [_file_digest(path) for path in files], __version__, _code_digest(),
-                       cv2.__version__, np.__version__, torch.__version__)
+                       cv2.__version__, np.__version__, *runner.runtime_versions().items())
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,18 @@
 """One-pass evaluation (OPE): start on the first frame with its true box, then follow to the end without help."""
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import time
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Callable
 
 import cv2
 import numpy as np
 
+from ..runtime import PACKAGES, cuda_found
 from . import metrics
 from .sequences import Sequence
 
@@ -103,12 +106,25 @@ def latency(seconds: np.ndarray) -> dict[str, float | None]:
 
 def environment() -> dict[str, object]:
     """The machine and the versions that a measured latency belongs to."""
-    import torch
     return dict(python=platform.python_version(), system=platform.platform(), processor=_processor(),
-                cores=_cores(),
-                opencv=cv2.__version__, opencv_threads=cv2.getNumThreads(), numpy=np.__version__,
-                torch=torch.__version__, torch_threads=torch.get_num_threads(),
-                cuda=torch.cuda.get_device_name() if torch.cuda.is_available() else None)
+                cores=_cores(), opencv=cv2.__version__, opencv_threads=cv2.getNumThreads(), numpy=np.__version__,
+                **runtime_versions(), cuda=_cuda())
+
+
+def runtime_versions() -> dict[str, str]:
+    """The versions of what may run the networks and is installed."""
+    versions = {}
+    for package in sorted(set(PACKAGES.values())):
+        with contextlib.suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions
+
+
+def _cuda() -> str | None:
+    if not cuda_found():
+        return None
+    import torch
+    return torch.cuda.get_device_name()
 
 
 def machine() -> str:

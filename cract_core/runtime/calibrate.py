@@ -1,0 +1,90 @@
+"""Ranges of what enters the layers, measured on training images: all that int8 needs beyond the weights."""
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+from typing import Iterator
+
+import cv2
+import numpy as np
+from onnx import ValueInfoProto
+from tqdm import tqdm
+
+from ..config import TrackerConfig
+from ..crop import search_window, template_window
+from ..discriminator import HIDDEN, PROJECTED, Classifier
+from ..roi_align import BINS, LEVELS
+from ..weights_file import Weights
+from . import graphs
+from .onnx_nets import OnnxNets
+
+SHIFT, SCALE = 0.25, 0.2   # how far targets lie from where the search expects them, in target sizes; log of the scale
+MIN_SIDE = 16              # smaller objects show nothing when they are enlarged, pixels
+
+
+def annotated_images(folder: str | Path, count: int, random: np.random.Generator) -> Iterator[tuple]:
+    """Frames (H, W, 3) BGR and one box x, y, w, h in each, from the shards NAME.tar and NAME.jsonl of `folder`.
+
+    Raises FileNotFoundError where there is no shard, ValueError for one without objects.
+    """
+    shards = sorted(Path(folder).glob('*.jsonl'))
+    if not shards:
+        raise FileNotFoundError(f'no shards in {folder}: expected NAME.tar and NAME.jsonl')
+    rows = [row for row in map(json.loads, shards[0].read_text().splitlines())
+            if any(min(one['xywh'][2:]) >= MIN_SIDE for one in row['objects'])]
+    if not rows:
+        raise ValueError(f'{shards[0]} has no objects of at least {MIN_SIDE} pixels')
+    with tarfile.open(shards[0].with_suffix('.tar')) as archive:
+        for index in random.permutation(len(rows))[:count]:
+            row = rows[index]
+            data = np.frombuffer(archive.extractfile(row['file']).read(), np.uint8)
+            box, = random.choice([one['xywh'] for one in row['objects'] if min(one['xywh'][2:]) >= MIN_SIDE], 1)
+            yield cv2.imdecode(data, cv2.IMREAD_COLOR), box
+
+
+class Recorder(OnnxNets):
+    """Networks in fp32 that note the lowest and the highest input of every layer for each call."""
+
+    def __init__(self, weights: Weights):
+        self.seen: dict[str, list[tuple[float, float]]] = {}
+        self._layers: dict[str, dict[str, str]] = {}
+        super().__init__(weights, TrackerConfig(), 'onnx', 'fp32')
+
+    def _graph(self, name: str, weights: Weights, int8: bool):
+        model = graphs.graph(name, weights)
+        inputs = self._layers[name] = {node.input[1]: node.input[0] for node in graphs.layers(model)}
+        known = {output.name for output in model.graph.output}
+        model.graph.output.extend(ValueInfoProto(name=source) for source in set(inputs.values()) - known)
+        return model
+
+    def _run(self, name: str, **inputs) -> list[np.ndarray]:
+        session = self._sessions[name]
+        outputs = session.run(None, inputs)
+        if name in graphs.INT8_GRAPHS:
+            values = dict(zip((output.name for output in session.get_outputs()), outputs))
+            for weight, source in self._layers[name].items():
+                self.seen.setdefault(weight, []).append((float(values[source].min()), float(values[source].max())))
+        return outputs[:graphs.OUTPUTS[name]]
+
+
+def measure_ranges(weights: Weights, folder: str | Path, count: int, seed: int = 0) -> dict[str, tuple[float, float]]:
+    """Weight name -> mean over `count` frames of the lowest and highest input of its layer.
+
+    A mean, not the extreme: one outlier would cost all other numbers their resolution.
+    """
+    nets, random = Recorder(weights), np.random.default_rng(seed)
+    channels = len(LEVELS) * weights.channels
+    nothing = Classifier(np.zeros((PROJECTED, channels), np.float32),
+                         np.zeros((BINS * BINS * PROJECTED + 1, HIDDEN), np.float32), np.zeros(HIDDEN + 1, np.float32))
+    for frame, box in tqdm(annotated_images(folder, count, random), total=count, unit='image', disable=None):
+        center, size, border = box[:2] + box[2:] / 2, box[2:], tuple(frame.mean((0, 1)))
+        window = template_window(center, *size)
+        corners = np.concatenate([box[:2], box[:2] + box[2:]])
+        template = nets.template(window.cut(frame, border), window.to_crop(corners))
+        size = size * np.exp(random.normal(0, SCALE))
+        window = search_window(center + random.normal(0, SHIFT, 2) * size, *size)
+        phi, boxes, scores = nets.search(window.cut(frame, border), template)
+        proposals = nets.select(boxes, scores, np.float32(window.to_crop(corners)), 0.0, 0.0)
+        nets.refine(phi, proposals.boxes, template, nothing)
+    return {weight: tuple(np.mean(rows, 0).tolist()) for weight, rows in nets.seen.items()}

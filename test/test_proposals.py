@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+import torch
+
+from cract_core.boxes import iou
+from cract_core.proposals import change_penalty, cosine_window, select_proposals
+
+
+def random_scene(seed, count=400):
+    random = np.random.default_rng(seed)
+    centers, sizes = random.uniform(60, 200, (count, 2)), random.uniform(20, 90, (count, 2))
+    boxes = np.concatenate([centers - sizes / 2, centers + sizes / 2], 1).astype(np.float32)
+    last = (boxes[random.integers(count)] + random.normal(0, 2, 4)).astype(np.float32)
+    return boxes, random.random(count).astype(np.float32), last
+
+
+def test_penalty_is_one_without_change_and_falls_with_it():
+    boxes = np.array([[0, 0, 40, 20], [5, 5, 85, 45], [0, 0, 20, 40.0]])
+    same, larger, turned = change_penalty(boxes, np.array([40.0, 20.0]), 0.05)
+    assert same == pytest.approx(1) and larger == pytest.approx(2.718281828 ** -0.05, rel=1e-5)  # twice the scale
+    assert turned < larger
+
+
+def test_window_is_one_in_the_middle():
+    window = cosine_window().reshape(5, 27, 27)
+    assert window[2, 13, 13] == pytest.approx(1) and window[0, 0, 0] == 0
+
+
+def test_one_place_is_kept_for_the_box_near_the_last_one():
+    last = np.array([100.0, 100, 160, 160])
+    boxes = np.stack([last + (s, 0, s, 0) for s in (20.0, 60.0, 120.0, 3.0)])
+    scores = np.array([0.9, 0.8, 0.7, 0.1])
+    kept = select_proposals(boxes, scores, scores, last, 2, 0.3)
+    assert len(kept.boxes) == 2 and kept.scores[0] == 0.9
+    assert (iou(kept.boxes, last) > 0.8).any()
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_suppression_is_greedy(seed):
+    """Against the definition: in the order of rank, whoever overlaps nobody that was taken."""
+    boxes, scores, last = random_scene(seed)
+    far = last + 500  # no place is kept
+    taken = []
+    for index in np.argsort(-scores)[:96]:
+        if len(taken) < 10 and all(iou(boxes[index], boxes[other]) <= 0.5 for other in taken):
+            taken.append(index)
+    kept = select_proposals(boxes, scores, scores, far, 10, 0.5)
+    assert np.array_equal(kept.boxes, boxes[taken]) and np.array_equal(kept.scores, scores[taken])
+
+
+def test_the_best_fills_the_places_that_nobody_takes():
+    boxes = np.tile(np.array([[10.0, 10, 60, 60]]), (20, 1)) + np.linspace(0, 1, 20)[:, None]
+    scores = np.linspace(0.1, 0.9, 20)
+    kept = select_proposals(boxes, scores, scores, np.array([500.0, 500, 550, 550]), 4, 0.5)
+    assert np.array_equal(kept.boxes, np.tile(boxes[-1], (4, 1)))
+
+
+def test_tensors_give_what_arrays_give():
+    boxes, scores, last = random_scene(7)
+    tensors = [torch.from_numpy(array) for array in (boxes, scores, scores, last)]
+    assert np.array_equal(select_proposals(boxes, scores, scores, last, 10, 0.5).boxes,
+                          select_proposals(*tensors, 10, 0.5).boxes.numpy())
