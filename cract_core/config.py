@@ -157,7 +157,7 @@ def check_value(field: dataclasses.Field, value) -> None:
     fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
     if not fits:
         raise ValueError(f'{field.name} must be of type {kind.__name__}, got {value!r}')
-    if kind is float and not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f'{field.name} must be finite, got {value!r}')
     if meta['choices'] and value not in meta['choices']:
         raise ValueError(f'{field.name} must be one of {", ".join(meta["choices"])}, got {value!r}')

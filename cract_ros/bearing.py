@@ -43,7 +43,10 @@ class Camera:
         self._size = tuple(int(value) for value in full // self._binning)
 
     def rays(self, points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """Unit vectors (N, 3) of points (N, 2) in an image of `size` width, height. ValueError for another size."""
+        """Unit vectors (N, 3) of points (N, 2) in an image of `size` width, height.
+
+        Raises ValueError for another size, and where the numbers of the calibration give no direction.
+        """
         if self._size not in ((0, 0), size):
             raise ValueError(f'camera_info describes images of {self._size[0]}x{self._size[1]}, '
                              f'but they have {size[0]}x{size[1]}')
@@ -56,7 +59,10 @@ class Camera:
             ideal = cv2.undistortImagePoints(pixels, self._matrix, self._coefficients, None, enough)[:, 0]
             plane = (ideal - self._matrix[:2, 2]) / self._matrix[[0, 1], [0, 1]]
         rays = np.concatenate([plane, np.ones((len(plane), 1))], 1)
-        return rays / np.linalg.norm(rays, axis=1, keepdims=True)
+        lengths = np.linalg.norm(rays, axis=1, keepdims=True)
+        if not np.isfinite(lengths).all():
+            raise ValueError('camera_info gives no direction for the target: its calibration is not that of a camera')
+        return rays / lengths
 
 
 def centre_and_corners(box: np.ndarray) -> np.ndarray:
