@@ -20,6 +20,8 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument('camera_info', default_value='',
                               description='calibration of the camera; empty: camera_info beside the camera topic'),
         DeclareLaunchArgument('depth', default_value='depth', description='depth image, registered to the camera'),
+        DeclareLaunchArgument('candidates', default_value='candidates',
+                              description='boxes of a detector, among which a lost target may be'),
         DeclareLaunchArgument('targets', default_value='1',
                               description='number of nodes; two or more get the namespaces target_1, target_2, ...'),
         DeclareLaunchArgument('params_file', default_value=str(SHARE / 'config' / 'tracker.yaml'),
@@ -40,7 +42,7 @@ def nodes(context: LaunchContext) -> list[Node]:
         return LaunchConfiguration(name).perform(context)
 
     namespace = given('namespace').strip('/')
-    topics = {name: absolute(given(name), namespace) for name in ('image', 'depth')}
+    topics = {name: absolute(given(name), namespace) for name in ('image', 'depth', 'candidates')}
     topics['camera_info'] = absolute(given('camera_info'), namespace) if given('camera_info') else \
         topics['image'].rpartition('/')[0] + '/camera_info'
     count = int(given('targets'))

@@ -42,8 +42,8 @@ def launch_file():
 def test_every_argument_is_described():
     entities = launch_file().generate_launch_description().entities
     arguments = {a.name: a for a in entities if isinstance(a, DeclareLaunchArgument)}
-    assert set(arguments) == {'image', 'camera_info', 'depth', 'targets', 'params_file', 'namespace', 'log_level',
-                              'autostart', 'rviz'}
+    assert set(arguments) == {'image', 'camera_info', 'depth', 'candidates', 'targets', 'params_file', 'namespace',
+                              'log_level', 'autostart', 'rviz'}
     for argument in arguments.values():
         assert argument.description and argument.description != 'no description given'
 
@@ -64,7 +64,7 @@ def test_the_launched_node_is_active_and_listens_to_the_given_topic(tmp_path, pe
     with launched(f'params_file:={settings}', 'image:=/drone/camera'):
         peer.wait(lambda: peer.state() == 'active', 'the active state')
         assert peer.get('alpha') == 0.3
-        for topic in ('/drone/camera', '/drone/camera_info', '/depth'):
+        for topic in ('/drone/camera', '/drone/camera_info', '/depth', '/candidates'):
             peer.wait(lambda: peer.count_subscribers(topic), f'the subscription of {topic}')
 
 
