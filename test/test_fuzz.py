@@ -69,6 +69,7 @@ uint32 = st.one_of(st.integers(0, 12), st.sampled_from([2**31 - 1, 2**31, 2**32 
 BYTES = {'mono8': 1, '8UC1': 1, 'bgr8': 3, 'rgb8': 3, '8UC3': 3, 'bgra8': 4, 'rgba8': 4, '8UC4': 4, 'mono16': 2,
          '16UC1': 2, 'uyvy': 2, 'yuv422': 2, 'yuyv': 2, 'yuv422_yuy2': 2,
          **{f'bayer_{pattern}{bits}': bits // 8 for pattern in ('rggb', 'bggr', 'gbrg', 'grbg') for bits in (8, 16)}}
+PAIRED = ('uyvy', 'yuv422', 'yuyv', 'yuv422_yuy2')  # two pixels share their colour
 ORDER = {'bgr8': (0, 1, 2), '8UC3': (0, 1, 2), 'bgra8': (0, 1, 2), '8UC4': (0, 1, 2), 'rgb8': (2, 1, 0),
          'rgba8': (2, 1, 0), 'mono8': (0, 0, 0), '8UC1': (0, 0, 0)}  # byte of the pixel that is its B, G, R
 
@@ -101,7 +102,7 @@ def test_an_image_is_read_right_or_refused(message):
     width, height, pixel = message.width, message.height, BYTES.get(message.encoding)
     fits = (pixel and width > 0 and height > 0 and message.step >= width * pixel
             and len(message.data) >= message.step * (height - 1) + width * pixel
-            and not ('yuv' in message.encoding or message.encoding == 'uyvy') & (width % 2))
+            and not (message.encoding in PAIRED and width % 2))
     frame = None
     with refusal(), memory(16 * len(message.data)):
         frame = conversions.to_bgr(message)
