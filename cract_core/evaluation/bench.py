@@ -27,6 +27,7 @@ from .. import __version__
 from ..config import TrackerConfig
 from ..runtime import PACKAGES, choose_runtime
 from ..synthetic import generate
+from ..weights_file import read_weights
 from . import runner
 from .execution import TrackerSpec
 from .peers import NETWORK_FILES, PEERS
@@ -45,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='folder of <set>/<sequence> folders: also measure the AUC of every runtime and precision')
     parser.add_argument('--weights', default='', metavar='FILE', help='instead of those of the package')
     parser.add_argument('--runtimes', type=_words, metavar='A,B',
-                        help='runtimes with their precision, such as openvino-int8 (default: all that are installed)')
+                        help='runtimes with their precision, such as openvino-int8 (default: all that are installed, int8 '
+                             'if the weights have its ranges)')
     parser.add_argument('--tracker', type=_words, default=(), metavar='A,B',
                         help=f'peers to run beside: some of {", ".join(PEERS)}')
     parser.add_argument('--peers', type=Path, metavar='DIR', help='folder with the ONNX files of nano and nano3')
@@ -116,9 +118,9 @@ def run(args: argparse.Namespace) -> int:
 
 def installed(config: TrackerConfig) -> list[str]:
     """Every runtime and precision that runs on this machine's processor, such as 'openvino-int8'."""
-    names = []
+    names, ranged = [], bool(read_weights(config.weights).ranges)
     for runtime in PACKAGES:
-        for precision in ('fp32', 'bf16', 'int8'):
+        for precision in ('fp32', 'bf16', 'int8')[:3 if ranged else 2]:
             with contextlib.suppress(ValueError):  # what is not there is not measured
                 choose_runtime(config.replace(runtime=runtime, precision=precision, device='cpu'))
                 names.append(f'{runtime}-{precision}')
