@@ -6,6 +6,7 @@ parts of its template and its discriminator, goes in with every call: a new targ
 from __future__ import annotations
 
 import abc
+import ctypes
 import importlib.util
 from typing import NamedTuple
 
@@ -75,10 +76,10 @@ class Nets(abc.ABC):
 def choose_runtime(config: TrackerConfig) -> tuple[str, str, str]:
     """Runtime, precision and device that stand behind `auto`. Raises ValueError where something asked for is missing."""
     runtime, precision = config.runtime, config.precision
-    cuda = config.device != CPU and runtime in (AUTO, 'torch', 'tensorrt') and cuda_found()
-    if config.device == CUDA and not cuda:
-        raise ValueError("device 'cuda' was asked for, but PyTorch finds no CUDA device"
-                         if runtime in (AUTO, 'torch', 'tensorrt') else f'the runtime {runtime} has no device cuda')
+    cuda = config.device != CPU and runtime in (AUTO, 'torch') and cuda_found()
+    if config.device == CUDA and not cuda and runtime != 'tensorrt':
+        raise ValueError("device 'cuda' was asked for, but PyTorch finds no CUDA device" if runtime in (AUTO, 'torch')
+                         else f'the runtime {runtime} has no device cuda')
     if runtime == AUTO:
         installed = [name for name in ('openvino', 'onnx', 'torch') if importlib.util.find_spec(PACKAGES[name])]
         runtime = 'torch' if cuda else next((name for name in installed if precision in (AUTO, *PRECISIONS[name])),
@@ -95,6 +96,11 @@ def choose_runtime(config: TrackerConfig) -> tuple[str, str, str]:
 
 
 def cuda_found() -> bool:
+    """Whether torch has a CUDA device. Without a driver torch is not loaded: it takes seconds and 150 MB."""
+    try:
+        ctypes.CDLL('libcuda.so.1')
+    except OSError:
+        return False
     if importlib.util.find_spec('torch') is None:
         return False
     import torch

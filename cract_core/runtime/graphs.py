@@ -21,7 +21,7 @@ GRAPHS = ('template', 'features', 'search', 'refine')
 INT8_GRAPHS = ('features', 'search', 'refine')  # the template is made once: it stays exact
 OUTPUTS = dict(template=4, features=1, search=3, refine=3)
 LAYERS = ('Conv', 'Gemm')
-MIN_OUTPUTS = 32
+MIN_OUTPUTS = 32  # of a layer that int8 changes
 SLICE = re.compile(r'(.+)\[(\d+):(\d+)\]$')  # a parameter's inputs a to b, such as regressor.conv.weight[0:384]
 
 
