@@ -1,0 +1,28 @@
+# The tracker node on the official image of ROS 2 Jazzy.
+#   docker build -t cract .
+#   docker run --rm --net=host --ipc=host cract ros2 launch cract_ros tracker.launch.py image:=/camera/image_raw
+# --ipc=host: images go through /dev/shm, of which a container has too little by itself.
+FROM ros:jazzy-ros-base
+
+# another build of PyTorch: --build-arg TORCH=...
+ARG TORCH=torch
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3-pip \
+    && rm -rf /var/lib/apt/lists/* \
+    && pip install --no-cache-dir --break-system-packages "$TORCH"
+
+WORKDIR /ws
+COPY . src/cract_ros
+# OpenCV and NumPy are Ubuntu's: those of PyPI do not go with its ROS packages
+RUN apt-get update \
+    && rosdep update --rosdistro jazzy \
+    && rosdep install -y --from-paths src --ignore-src --dependency-types buildtool --dependency-types build \
+        --dependency-types exec \
+    && . /opt/ros/jazzy/setup.sh \
+    && colcon build --packages-select cract_ros \
+    && rm -rf build log /var/lib/apt/lists/*
+
+# ros2 launch ends its nodes on SIGINT, but leaves them behind on SIGTERM
+STOPSIGNAL SIGINT
+ENTRYPOINT ["/bin/bash", "-c", "source /ws/install/setup.bash && exec \"$@\"", "--"]
+CMD ["ros2", "launch", "cract_ros", "tracker.launch.py"]
