@@ -21,7 +21,7 @@ from cract_core.discriminator import HIDDEN, PROJECTED, Classifier
 from cract_core.model import CractModel, load_weights, save_weights
 from cract_core.runtime import choose_runtime, make_nets
 from cract_core.synthetic import generate
-from cract_core.tracker import Tracker
+from cract_core.tracker import State, Tracker
 
 CONFIG = TrackerConfig(device='cpu', threads=1)
 
@@ -227,6 +227,22 @@ def test_export_fails_where_a_graph_computes_something_else(tmp_path, capsys, mo
     monkeypatch.setattr(graphs, 'graph', wrong)
     assert cli.main(['export', str(tmp_path)]) == 2
     assert 'does not compute what the model does' in capsys.readouterr().err
+
+
+def test_what_runs_on_cuda_tracks_on_tensors_as_on_arrays(clip):
+    """All of it but the captures and half precision, on the tensors of a CPU; a lost target comes back, too."""
+    from cract_core.runtime.torch_nets import CudaNets
+    tracks = []
+    for nets in (None, CudaNets(load_weights(), CONFIG, 'fp32', capture=False, device='cpu')):
+        tracker = Tracker(CONFIG.replace(runtime='torch', update_interval=3))
+        tracker.nets = nets or tracker.nets
+        tracker.init(clip[0].image, clip[0].box)
+        estimates = [tracker.update(frame.image) for frame in clip[1:10]]
+        assert any(estimate.updated for estimate in estimates)
+        tracker._target.state = State.LOST
+        found = tracker.consider(clip[10].image, [clip[10].box])
+        tracks.append([estimate.box for estimate in (*estimates, found)])
+    np.testing.assert_allclose(*tracks, atol=0.05)
 
 
 def test_on_cuda_with_and_without_a_graph_as_on_the_cpu(clip, expected):

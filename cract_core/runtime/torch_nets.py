@@ -81,8 +81,9 @@ class CudaNets(TorchNets):
     captured as CUDA graphs at its first call, unless `capture` is off.
     """
 
-    def __init__(self, model: core.CractModel, config: TrackerConfig, precision: str, capture: bool = True):
-        super().__init__(model, config, f'torch {precision}', 'cuda:0')
+    def __init__(self, model: core.CractModel, config: TrackerConfig, precision: str, capture: bool = True,
+                 device: str = 'cuda:0'):
+        super().__init__(model, config, f'torch {precision}', device)
         self._half = HALVES.get(precision)
         capture_or_not = Captured if capture else (lambda function: function)
         for name in ('_search', '_select', '_refine'):
