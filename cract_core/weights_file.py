@@ -16,7 +16,7 @@ FORMAT = 1
 class Weights(NamedTuple):
     """state: parameter name -> float32 array, batch norm folded; channels of phi34.
 
-    ranges: weight name -> lowest and highest value that enters its layer, measured for int8; empty before that.
+    ranges: what `runtime.graphs.quantize` takes for int8, if it was measured; else empty.
     variant: the structure of an ablation, empty for the tracker's own.
     """
     state: dict[str, np.ndarray]

@@ -216,8 +216,8 @@ def test_export_fails_where_a_graph_computes_something_else(tmp_path, capsys, mo
     from cract_core.runtime import graphs
     real = graphs.graph
 
-    def wrong(name, weights, int8):
-        model = real(name, weights, int8)
+    def wrong(*arguments, **options):
+        model = real(*arguments, **options)
         node = next(node for node in model.graph.node if node.op_type == 'MaxPool')
         node.op_type = 'AveragePool'
         del node.attribute[:]

@@ -1,4 +1,4 @@
-"""Ranges of what enters the layers, measured on training images: all that int8 needs beyond the weights."""
+"""Ranges of what enters and leaves the layers, measured on training images: all that int8 needs beyond the weights."""
 from __future__ import annotations
 
 import json
@@ -44,7 +44,7 @@ def annotated_images(folder: str | Path, count: int, random: np.random.Generator
 
 
 class Recorder(OnnxNets):
-    """Networks in fp32 that note the lowest and the highest input of every layer for each call."""
+    """Networks in fp32 that note the lowest and highest numbers that enter and leave every layer, for each call."""
 
     def __init__(self, weights: Weights):
         self.seen: dict[str, list[tuple[float, float]]] = {}
@@ -53,9 +53,10 @@ class Recorder(OnnxNets):
 
     def _graph(self, name: str, weights: Weights, int8: bool):
         model = graphs.graph(name, weights)
-        inputs = self._layers[name] = {node.input[1]: node.input[0] for node in graphs.layers(model)}
+        tensors = self._layers[name] = {node.input[1]: node.input[0] for node in graphs.layers(model)}
+        tensors |= {node.input[1] + graphs.RESULT: graphs.result(model, node) for node in graphs.layers(model)}
         known = {output.name for output in model.graph.output}
-        model.graph.output.extend(ValueInfoProto(name=source) for source in set(inputs.values()) - known)
+        model.graph.output.extend(ValueInfoProto(name=tensor) for tensor in sorted(set(tensors.values()) - known))
         return model
 
     def _run(self, name: str, **inputs) -> list[np.ndarray]:
@@ -63,13 +64,13 @@ class Recorder(OnnxNets):
         outputs = session.run(None, inputs)
         if name in graphs.INT8_GRAPHS:
             values = dict(zip((output.name for output in session.get_outputs()), outputs))
-            for weight, source in self._layers[name].items():
-                self.seen.setdefault(weight, []).append((float(values[source].min()), float(values[source].max())))
+            for place, tensor in self._layers[name].items():
+                self.seen.setdefault(place, []).append((float(values[tensor].min()), float(values[tensor].max())))
         return outputs[:graphs.OUTPUTS[name]]
 
 
 def measure_ranges(weights: Weights, folder: str | Path, count: int, seed: int = 0) -> dict[str, tuple[float, float]]:
-    """Weight name -> mean over `count` frames of the lowest and highest input of its layer.
+    """The ranges that `graphs.quantize` takes: means over `count` frames of the lowest and highest numbers.
 
     A mean, not the extreme: one outlier would cost all other numbers their resolution.
     """
@@ -87,4 +88,4 @@ def measure_ranges(weights: Weights, folder: str | Path, count: int, seed: int =
         phi, boxes, scores = nets.search(window.cut(frame, border), template)
         proposals = nets.select(boxes, scores, np.float32(window.to_crop(corners)), 0.0, 0.0)
         nets.refine(phi, proposals.boxes, template, nothing)
-    return {weight: tuple(np.mean(rows, 0).tolist()) for weight, rows in nets.seen.items()}
+    return {place: tuple(np.mean(rows, 0).tolist()) for place, rows in nets.seen.items()}

@@ -172,7 +172,7 @@ def run(args: argparse.Namespace) -> int:
         content = torch.load(find_weights(args.weights), map_location='cpu', weights_only=True)
         torch.save({**content, 'ranges': weights.ranges}, args.output / 'cract.pt')
     for name in graphs.GRAPHS:
-        graph = graphs.graph(name, weights, int8)
+        graph = graphs.graph(name, weights, int8, outputs=args.form == 'onnx')
         path, evaluate = write(graph, args.output / name, args.form)
         found = differences(model, name, evaluate)
         print(f'{path}  largest difference to torch: '

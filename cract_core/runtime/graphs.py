@@ -2,8 +2,8 @@
 
 `graphs/*.onnx` hold the structure only; their large constants are empty and named after parameters of the model, so one
 weights file serves every runtime and no torch is needed to put both together. For int8 the graphs get a pair of
-QuantizeLinear and DequantizeLinear in front of every convolution and fully connected layer: weights symmetric with one
-scale for each output, inputs with one scale from the ranges that `cract export --precision int8` measured.
+QuantizeLinear and DequantizeLinear around every convolution and fully connected layer: weights symmetric with one scale
+for each output, inputs with one scale from the ranges that `cract export --precision int8` measured.
 """
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ GRAPHS = ('template', 'features', 'search', 'refine')
 INT8_GRAPHS = ('features', 'search', 'refine')  # the template is made once: it stays exact
 OUTPUTS = dict(template=4, features=1, search=3, refine=3)
 LAYERS = ('Conv', 'Gemm')
+RESULT = ':result'
 MIN_OUTPUTS = 32  # of a layer that int8 changes
 SLICE = re.compile(r'(.+)\[(\d+):(\d+)\]$')  # a parameter's inputs a to b, such as regressor.conv.weight[0:384]
 
@@ -46,10 +47,13 @@ def fill(model: ModelProto, weights: Weights) -> ModelProto:
     return model
 
 
-def graph(name: str, weights: Weights, int8: bool = False) -> ModelProto:
-    """One of GRAPHS, complete. ValueError if the weights belong to another network or have no ranges for int8."""
+def graph(name: str, weights: Weights, int8: bool = False, outputs: bool = False) -> ModelProto:
+    """One of GRAPHS, complete; `outputs` as in `quantize`.
+
+    ValueError if the weights belong to another network or have no ranges for int8.
+    """
     model = fill(structure(name), weights)
-    return quantize(model, weights.ranges) if int8 and name in INT8_GRAPHS else model
+    return quantize(model, weights.ranges, outputs) if int8 and name in INT8_GRAPHS else model
 
 
 def layers(model: ModelProto) -> list[NodeProto]:
@@ -58,8 +62,18 @@ def layers(model: ModelProto) -> list[NodeProto]:
     return [node for node in model.graph.node if node.op_type in LAYERS and node.input[1] in wide]
 
 
-def quantize(model: ModelProto, ranges: dict[str, tuple[float, float]]) -> ModelProto:
-    """Int8 form of a filled graph, in place; ranges: weight name -> lowest and highest input of its layer."""
+def result(model: ModelProto, layer: NodeProto) -> str:
+    """The tensor that a layer hands on: behind its ReLU if it has one."""
+    readers = [node for node in model.graph.node if layer.output[0] in node.input]
+    return readers[0].output[0] if [node.op_type for node in readers] == ['Relu'] else layer.output[0]
+
+
+def quantize(model: ModelProto, ranges: dict[str, tuple[float, float]], outputs: bool) -> ModelProto:
+    """Int8 form of a filled graph, in place.
+
+    ranges: weight name -> lowest and highest input of its layer, weight name + RESULT -> of what the layer hands on.
+    outputs: round all of that, too. ONNX Runtime computes with integers only then; OpenVINO always, and is exacter so.
+    """
     graph = model.graph
     constants = {constant.name: constant for constant in graph.initializer}
     producer = {output: node.name for node in graph.node for output in node.output}
@@ -70,21 +84,27 @@ def quantize(model: ModelProto, ranges: dict[str, tuple[float, float]]) -> Model
         graph.initializer.append(numpy_helper.from_array(value, name))
         return name
 
+    def round_tensor(tensor: str, low: float, high: float) -> np.float32:
+        """Put the pair behind a tensor, once; returns the step of its numbers."""
+        kind, top = (np.uint8, 255) if low >= 0 else (np.int8, 127)
+        step = np.float32(max(high, -low, 1e-6) / top)
+        if tensor not in quantized:
+            quantized[tensor] = f'{tensor}:int8'
+            scale, zero = constant(f'{tensor}:scale', step), constant(f'{tensor}:zero', kind(0))
+            added[producer[tensor]] += [
+                helper.make_node('QuantizeLinear', [tensor, scale, zero], [f'{tensor}:codes']),
+                helper.make_node('DequantizeLinear', [f'{tensor}:codes', scale, zero], [quantized[tensor]])]
+        return step
+
     weights = []
     for node in layers(model):
         source, weight, *biases = node.input
         if weight not in ranges:
             raise ValueError(f'the weights file has no int8 ranges for {weight}: '
                              'make them with `cract export --precision int8 --data FOLDER`')
-        low, high = ranges[weight]
-        kind, top = (np.uint8, 255) if low >= 0 else (np.int8, 127)
-        step = np.float32(max(high, -low, 1e-6) / top)
-        if source not in quantized:
-            quantized[source] = f'{source}:int8'
-            scale, zero = constant(f'{source}:scale', step), constant(f'{source}:zero', kind(0))
-            added[producer[source]] += [
-                helper.make_node('QuantizeLinear', [source, scale, zero], [f'{source}:codes']),
-                helper.make_node('DequantizeLinear', [f'{source}:codes', scale, zero], [quantized[source]])]
+        step = round_tensor(source, *ranges[weight])
+        if outputs:
+            round_tensor(result(model, node), *ranges[weight + RESULT])
         value = numpy_helper.to_array(constants[weight])
         scale = np.maximum(np.abs(value).reshape(len(value), -1).max(1), 1e-9).astype(np.float32) / 127
         codes = np.rint(value / scale.reshape(-1, *[1] * (value.ndim - 1))).astype(np.int8)

@@ -34,7 +34,7 @@ class OnnxNets(Nets):
                                        providers=providers) for name in GRAPHS}
 
     def _graph(self, name: str, weights: Weights, int8: bool):
-        return graph(name, weights, int8)
+        return graph(name, weights, int8, outputs=True)
 
     def _run(self, name: str, **inputs) -> list[np.ndarray]:
         return self._sessions[name].run(None, inputs)
