@@ -42,6 +42,13 @@ def test_auc_is_that_of_the_sequences(tmp_path):
     assert figures == pytest.approx(json.loads(path.read_text())['mean']['auc'])
 
 
+def test_what_is_measured_by_default_can_be_made():
+    names = bench.installed(bench.TrackerConfig())
+    assert 'torch-fp32' in names
+    for name in names:
+        bench.TrackerSpec('cract', bench.TrackerConfig(runtime=name.split('-')[0], precision=name.split('-')[1])).make()
+
+
 def test_percentiles_by_hand():
     figures = bench.percentiles(np.arange(101) / 1e3)
     assert figures == pytest.approx(dict(p50_ms=50, p95_ms=95, p99_ms=99))

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..config import TrackerConfig
-from ..runtime import PACKAGES, choose_runtime
+from ..runtime import choose_runtime
 from ..synthetic import generate
 from ..weights_file import read_weights
 from . import runner
@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
 def installed(config: TrackerConfig) -> list[str]:
     """Every runtime and precision that runs on this machine's processor, such as 'openvino-int8'."""
     names, ranged = [], bool(read_weights(config.weights).ranges)
-    for runtime in PACKAGES:
+    for runtime in ('openvino', 'onnx', 'torch'):
         for precision in ('fp32', 'bf16', 'int8')[:3 if ranged else 2]:
             with contextlib.suppress(ValueError):  # what is not there is not measured
                 choose_runtime(config.replace(runtime=runtime, precision=precision, device='cpu'))
