@@ -87,21 +87,23 @@ class TrackerConfig:
     score_offset: float = parameter(
         -4.5, 'see `score_slope`', minimum=-100.0, maximum=100.0, live=True)
     tracking_score: float = parameter(
-        0.5, 'an uncertain target counts as TRACKING again at this score',
+        0.3, 'an uncertain target counts as TRACKING again at this score',
         minimum=0.0, maximum=1.0, live=True)
     uncertain_score: float = parameter(
-        0.3, 'a score below this makes the state UNCERTAIN; a lost target is taken back only above it', minimum=0.0, maximum=1.0, live=True)
+        0.2, 'a score below this makes the state UNCERTAIN', minimum=0.0, maximum=1.0, live=True)
     lost_score: float = parameter(
-        0.15, 'a score below this for `lost_frames` frames makes the state LOST', minimum=0.0, maximum=1.0,
+        0.1, 'a score below this for `lost_frames` frames makes the state LOST', minimum=0.0, maximum=1.0,
         live=True)
     lost_frames: int = parameter(
         3, 'consecutive frames below `lost_score` before the target counts as lost', minimum=1, maximum=1000,
         unit='frames', live=True)
+    reacquire_score: float = parameter(
+        0.3, 'a lost target is taken back only at this score', minimum=0.0, maximum=1.0, live=True)
     reacquire_identification: float = parameter(
-        0.02, 'a lost target is taken back only if the identifier gives at least this', minimum=0.0, maximum=1.0,
+        0.02, '... and only if the identifier gives at least this', minimum=0.0, maximum=1.0,
         live=True)
     reacquire_discrimination: float = parameter(
-        0.4, 'a lost target is taken back only if the discriminator, too, gives at least this', minimum=0.0,
+        0.4, '... and only if the discriminator, too, gives at least this', minimum=0.0,
         maximum=1.0, live=True)
     reacquire_frames: int = parameter(
         2, 'consecutive frames that must agree on a place before a lost target is taken back', minimum=1, maximum=100,

@@ -284,7 +284,7 @@ class Tracker:
         """Whether identifier and discriminator, each and together, think that a lost target is seen."""
         config = self.config
         return bool(nu >= config.reacquire_identification and tau >= config.reacquire_discrimination
-                    and self._calibrated(fused) >= config.uncertain_score)
+                    and self._calibrated(fused) >= config.reacquire_score)
 
     @staticmethod
     def _take_back(target: Target, corners: np.ndarray) -> None:

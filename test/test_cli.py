@@ -89,9 +89,9 @@ def parsed(*arguments):
 def test_options_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
     assert parsed() == TrackerConfig()
     path = tmp_path / 'tracker.yaml'
-    path.write_text('alpha: 0.7\nnum_proposals: 5\nuncertain_score: 1\n')
+    path.write_text('alpha: 0.7\nnum_proposals: 5\ntracking_score: 1\n')
     assert parsed('--config', str(path), '--num-proposals', '6') == TrackerConfig(
-        alpha=0.7, num_proposals=6, uncertain_score=1.0)
+        alpha=0.7, num_proposals=6, tracking_score=1.0)
     path.write_text('')
     assert parsed('--config', str(path)) == TrackerConfig()
 

@@ -129,7 +129,7 @@ def by_hand(**changes) -> tuple[Tracker, Target]:
     """Slope 10 and offset -5: the score of Eq. 10 = 0.5 is 0.5, of 0.4 is 0.27, of 0.3 is 0.12."""
     tracker = object.__new__(Tracker)
     tracker.config = TrackerConfig(score_slope=10.0, score_offset=-5.0, tracking_score=0.6, uncertain_score=0.4,
-                                   lost_score=0.2, lost_frames=3, reacquire_identification=0.6,
+                                   lost_score=0.2, lost_frames=3, reacquire_score=0.4, reacquire_identification=0.6,
                                    reacquire_discrimination=0.4, reacquire_frames=2).replace(**changes)
     return tracker, Target(np.array([10.0, 10, 20, 20]), None, None, (0, 0, 0), None)
 
