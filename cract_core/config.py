@@ -82,23 +82,23 @@ class TrackerConfig:
 
     # Trust
     score_slope: float = parameter(
-        8.0, 'score = 1 / (1 + exp(-(slope * Eq. 10 + offset))), a probability; `cract calibrate` fits both to the weights',
+        9.41, 'score = 1 / (1 + exp(-(slope * Eq. 10 + offset))), a probability; `cract calibrate` fits both to the weights',
         minimum=0.1, maximum=100.0, live=True)
     score_offset: float = parameter(
-        -4.5, 'see `score_slope`', minimum=-100.0, maximum=100.0, live=True)
+        -5.86, 'see `score_slope`', minimum=-100.0, maximum=100.0, live=True)
     tracking_score: float = parameter(
-        0.3, 'an uncertain target counts as TRACKING again at this score',
+        0.2, 'an uncertain target counts as TRACKING again at this score',
         minimum=0.0, maximum=1.0, live=True)
     uncertain_score: float = parameter(
-        0.2, 'a score below this makes the state UNCERTAIN', minimum=0.0, maximum=1.0, live=True)
+        0.12, 'a score below this makes the state UNCERTAIN', minimum=0.0, maximum=1.0, live=True)
     lost_score: float = parameter(
-        0.1, 'a score below this for `lost_frames` frames makes the state LOST', minimum=0.0, maximum=1.0,
+        0.05, 'a score below this for `lost_frames` frames makes the state LOST', minimum=0.0, maximum=1.0,
         live=True)
     lost_frames: int = parameter(
         3, 'consecutive frames below `lost_score` before the target counts as lost', minimum=1, maximum=1000,
         unit='frames', live=True)
     reacquire_score: float = parameter(
-        0.3, 'a lost target is taken back only at this score', minimum=0.0, maximum=1.0, live=True)
+        0.2, 'a lost target is taken back only at this score', minimum=0.0, maximum=1.0, live=True)
     reacquire_identification: float = parameter(
         0.02, '... and only if the identifier gives at least this', minimum=0.0, maximum=1.0,
         live=True)

@@ -204,7 +204,7 @@ def test_beta_reaches_the_tracker(following):
         assert all(ok for ok, _ in following.set(lost_score=0.0, beta=beta))
         assert following.target(FRAME).success
         scores.append(following.ask(image(FRAME)).results[0].hypothesis.score)
-    assert all(ok for ok, _ in following.set(lost_score=0.25, beta=0.8))
+    assert all(ok for ok, _ in following.set(lost_score=TrackerConfig().lost_score, beta=TrackerConfig().beta))
     assert scores[0] != scores[1]
 
 
