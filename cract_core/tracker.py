@@ -10,7 +10,7 @@ from typing import Iterator
 import cv2
 import numpy as np
 
-from .boxes import check_box, iou, to_numpy
+from .boxes import check_box, iou, to_numpy, xywh_to_xyxy
 from .config import TrackerConfig
 from .crop import AUGMENTED_VIEWS, SEARCH_SIZE, VIEW_SIZE, Window, augmented_views, search_window, template_window
 from .discriminator import NEGATIVE_IOU, Discriminator, Samples, draw_samples
@@ -60,6 +60,11 @@ def check_frame(frame) -> np.ndarray:
     if min(frame.shape[:2]) < 8:
         raise ValueError(f'a frame has at least 8 x 8 pixels, got {frame.shape[1]} x {frame.shape[0]}')
     return frame
+
+
+def probability(fused, slope: float, offset: float):
+    """Eq. 10, a number or an array, as the probability of being right (Platt scaling)."""
+    return 1 / (1 + np.exp(-(slope * fused + offset)))
 
 
 class Target:
@@ -130,7 +135,7 @@ class Tracker:
         box = check_box(box, (frame.shape[1], frame.shape[0]))
         config = self.config
         border = cv2.mean(frame)[:3]
-        center, corners = box[:2] + box[2:] / 2, np.concatenate([box[:2], box[:2] + box[2:]])
+        center, corners = box[:2] + box[2:] / 2, xywh_to_xyxy(box)
 
         window = template_window(center, *box[2:])                                       # Algorithm 1, line 1
         template = self.nets.template(window.cut(frame, border), window.to_crop(corners))  # line 2
@@ -145,10 +150,8 @@ class Tracker:
 
         Raises RuntimeError before `init`, ValueError for a bad frame; the state is then unchanged.
         """
-        if self._target is None:
-            raise RuntimeError('the tracker has no target yet: call init(frame, box) first')
+        target = self._followed()
         frame = check_frame(frame)
-        target = self._target
 
         window = self._search(target, frame)                                             # Algorithm 1, line 4
         phi, boxes, scores, parts = self._look(window, target, frame)                    # lines 5-10
@@ -168,15 +171,14 @@ class Tracker:
         discriminator decide as they do after a scan, but at once: the detector has confirmed the place. None if no box
         convinces or the target is not lost. Raises RuntimeError before `init`, ValueError for a bad frame or box.
         """
-        if self._target is None:
-            raise RuntimeError('the tracker has no target yet: call init(frame, box) first')
-        frame, target = check_frame(frame), self._target
+        target = self._followed()
+        frame = check_frame(frame)
         boxes = [check_box(box, (frame.shape[1], frame.shape[0])) for box in boxes]
         if target.state is not State.LOST:
             return None
         found = None
         for box in sorted(boxes, key=lambda box: np.linalg.norm(box[:2] + box[2:] / 2 - target.center))[:CONSIDERED]:
-            place = np.concatenate([box[:2], box[:2] + box[2:]])
+            place = xywh_to_xyxy(box)
             window = search_window(box[:2] + box[2:] / 2, *box[2:])
             _, refined, scores, parts = self._look(window, target, frame, place)
             best = int(scores.argmax())
@@ -190,6 +192,11 @@ class Tracker:
         score = self._judge(target, corners, fused, nu, tau)
         self._move(target, corners, fused, frame)
         return Estimate(target.box, score, fused, target.state, nu, tau, c, False)
+
+    def _followed(self) -> Target:
+        if self._target is None:
+            raise RuntimeError('the tracker has no target yet: call init(frame, box) first')
+        return self._target
 
     def _views(self, target: Target, frame: np.ndarray) -> Iterator[tuple[object, Samples]]:
         """phi34 and training boxes of the first search crop and of views of the target: half of the boxes in the crop."""
@@ -277,8 +284,7 @@ class Tracker:
         return score
 
     def _calibrated(self, fused: float) -> float:
-        """Eq. 10 as a probability (Platt scaling)."""
-        return 1 / (1 + math.exp(-(self.config.score_slope * fused + self.config.score_offset)))
+        return float(probability(fused, self.config.score_slope, self.config.score_offset))
 
     def _agree(self, fused: float, nu: float, tau: float) -> bool:
         """Whether identifier and discriminator, each and together, think that a lost target is seen."""

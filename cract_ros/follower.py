@@ -32,7 +32,7 @@ class Answer(NamedTuple):
 
 def load_tracker(config: TrackerConfig, cpu_fallback: bool, log: RcutilsLogger):
     """A Tracker; with `cpu_fallback` on the CPU where the GPU does not do. Raises OSError or ValueError."""
-    from cract_core.tracker import Tracker  # loads torch: not before the parameters are known to be right
+    from cract_core.tracker import Tracker  # loads the runtime: not before the parameters are known to be right
     try:
         return Tracker(config)
     except (RuntimeError, ValueError) as error:

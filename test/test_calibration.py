@@ -4,8 +4,9 @@ import yaml
 
 from cract_core.cli import main
 from cract_core.evaluation import absence
-from cract_core.evaluation.calibration import fit, probability
+from cract_core.evaluation.calibration import fit
 from cract_core.evaluation.sequences import write_rendered
+from cract_core.tracker import probability
 
 
 def test_the_curve_that_made_the_answers_is_found_again():

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ..boxes import iou
+from ..boxes import iou, xywh_to_xyxy
 from ..config import TrackerConfig
-from ..tracker import Tracker
+from ..tracker import Tracker, probability
 from . import absence, runner
 from .sequences import Sequence, read_folder, read_folders, write_rendered
 
@@ -35,9 +35,8 @@ class Witness(Tracker):
 def witness(tracker: Witness, sequence: Sequence) -> tuple[np.ndarray, np.ndarray]:
     """Eq. 10 of each frame's best candidate after the first (M,), and whether it overlaps the target by half (M,)."""
     runner.run_sequence(tracker, sequence)
-    truth = np.concatenate([sequence.truth[1:, :2], sequence.truth[1:, :2] + sequence.truth[1:, 2:]], 1)
     corners = np.array([corners for corners, _ in tracker.seen])
-    right = np.nan_to_num(iou(corners, truth)) > 0.5  # nan: absent
+    right = np.nan_to_num(iou(corners, xywh_to_xyxy(sequence.truth[1:]))) > 0.5  # nan: absent
     return np.array([fused for _, fused in tracker.seen]), right
 
 
@@ -58,11 +57,6 @@ def fit(scores: list[np.ndarray], right: list[np.ndarray]) -> tuple[float, float
         margin = np.where(y, 1, -1) * (parameters[0] * x + parameters[1])
         return float(weight @ np.logaddexp(0, -margin))
     return tuple(float(value) for value in minimize(loss, (5.0, -2.5)).x)
-
-
-def probability(scores: np.ndarray, slope: float, offset: float) -> np.ndarray:
-    """Eq. 10 (M,) as probabilities."""
-    return 1 / (1 + np.exp(-(slope * scores + offset)))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

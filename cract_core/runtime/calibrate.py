@@ -11,6 +11,7 @@ import numpy as np
 from onnx import ValueInfoProto
 from tqdm import tqdm
 
+from ..boxes import xywh_to_xyxy
 from ..config import TrackerConfig
 from ..crop import search_window, template_window
 from ..discriminator import HIDDEN, PROJECTED, Classifier
@@ -81,7 +82,7 @@ def measure_ranges(weights: Weights, folder: str | Path, count: int, seed: int =
     for frame, box in tqdm(annotated_images(folder, count, random), total=count, unit='image', disable=None):
         center, size, border = box[:2] + box[2:] / 2, box[2:], tuple(frame.mean((0, 1)))
         window = template_window(center, *size)
-        corners = np.concatenate([box[:2], box[:2] + box[2:]])
+        corners = xywh_to_xyxy(box)
         template = nets.template(window.cut(frame, border), window.to_crop(corners))
         size = size * np.exp(random.normal(0, SCALE))
         window = search_window(center + random.normal(0, SHIFT, 2) * size, *size)

@@ -10,7 +10,6 @@ from typing import Callable
 import numpy as np
 import onnx
 import torch
-import torch.nn.functional as F
 from onnx import numpy_helper
 from torch import Tensor, nn
 
@@ -21,6 +20,7 @@ from ..roi_align import BINS, LEVELS
 from ..rpn import Kernels
 from ..weights_file import find_weights, read_weights
 from . import graphs
+from .torch_nets import refine
 
 OPSET = 17
 TOLERANCE = dict(fp32=1e-3, int8=0.5)  # difference to torch that fails an export, relative
@@ -59,14 +59,6 @@ def search(model: CractModel, crop: Tensor, classify: Tensor, regress: Tensor) -
     phi = model.features(pixels(crop))
     boxes, scores = model.propose(phi, Template(Kernels(classify, regress), None, None))
     return phi, boxes[0], scores[0]
-
-
-def refine(model: CractModel, phi: Tensor, proposals: Tensor, regress: Tensor, identify: Tensor, projection: Tensor,
-           w: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-    """Eq. 1 to 7: phi34, proposals (N, 4), the template's shares and D -> boxes (N, 4), nu+ (N,), tau (N,)."""
-    refined = model.refine(phi, proposals, Template(None, regress, identify))
-    x = (refined.features.permute(0, 2, 3, 1) @ projection.T).flatten(1)
-    return refined.boxes, refined.identification, F.elu(x @ w[:-1] + w[-1]) @ v[:-1] + v[-1]
 
 
 def examples(model: CractModel, proposals: int = 10) -> dict[str, tuple]:

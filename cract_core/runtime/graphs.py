@@ -7,6 +7,7 @@ for each output, inputs with one scale from the ranges that `cract export --prec
 """
 from __future__ import annotations
 
+import abc
 import re
 from collections import defaultdict
 from importlib import resources
@@ -15,7 +16,9 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
+from ..discriminator import Classifier
 from ..weights_file import Weights
+from . import Nets, Template
 
 GRAPHS = ('template', 'features', 'search', 'refine')
 INT8_GRAPHS = ('features', 'search', 'refine')  # the template is made once: it stays exact
@@ -124,3 +127,24 @@ def quantize(model: ModelProto, ranges: dict[str, tuple[float, float]], outputs:
     del graph.node[:]
     graph.node.extend(nodes)
     return model
+
+
+class GraphNets(Nets):
+    """`Nets` that hand arrays to the graphs as they are: a runtime says only how one is run."""
+
+    @abc.abstractmethod
+    def _run(self, name: str, **inputs) -> list[np.ndarray]:
+        """The outputs of one of GRAPHS."""
+
+    def template(self, crop, box) -> Template:
+        return Template(*self._run('template', crop=crop[None], box=np.asarray(box, np.float32)[None]))
+
+    def features(self, crop):
+        return self._run('features', crop=crop[None])[0]
+
+    def search(self, crop, template: Template):
+        return self._run('search', crop=crop[None], classify=template.classify, regress=template.regress)
+
+    def refine(self, phi, proposals, template: Template, classifier: Classifier):
+        return self._run('refine', phi=phi, proposals=proposals, regress_term=template.regress_term,
+                         identify_term=template.identify_term, **classifier._asdict())

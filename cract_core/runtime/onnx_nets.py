@@ -5,15 +5,13 @@ import numpy as np
 import onnxruntime as ort
 
 from ..config import TrackerConfig
-from ..discriminator import Classifier
 from ..weights_file import Weights
-from . import Nets, Template
-from .graphs import GRAPHS, graph
+from .graphs import GRAPHS, GraphNets, graph
 
 TENSORRT = 'TensorrtExecutionProvider'
 
 
-class OnnxNets(Nets):
+class OnnxNets(GraphNets):
     """`Nets` on ONNX Runtime. ValueError for 'tensorrt' where the installed ONNX Runtime has no TensorRT."""
 
     def __init__(self, weights: Weights, config: TrackerConfig, runtime: str, precision: str):
@@ -38,16 +36,3 @@ class OnnxNets(Nets):
 
     def _run(self, name: str, **inputs) -> list[np.ndarray]:
         return self._sessions[name].run(None, inputs)
-
-    def template(self, crop, box) -> Template:
-        return Template(*self._run('template', crop=crop[None], box=np.asarray(box, np.float32)[None]))
-
-    def features(self, crop):
-        return self._run('features', crop=crop[None])[0]
-
-    def search(self, crop, template: Template):
-        return self._run('search', crop=crop[None], classify=template.classify, regress=template.regress)
-
-    def refine(self, phi, proposals, template: Template, classifier: Classifier):
-        return self._run('refine', phi=phi, proposals=proposals, regress_term=template.regress_term,
-                         identify_term=template.identify_term, **classifier._asdict())

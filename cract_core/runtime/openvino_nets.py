@@ -5,15 +5,14 @@ import numpy as np
 import openvino as ov
 
 from ..config import TrackerConfig
-from ..discriminator import Classifier
 from ..weights_file import Weights
-from . import Nets, Template
-from .graphs import GRAPHS, graph
+from . import Template
+from .graphs import GRAPHS, GraphNets, graph
 
 HINTS = {'fp32': 'f32', 'bf16': 'bf16', 'int8': 'f32'}
 
 
-class OpenVinoNets(Nets):
+class OpenVinoNets(GraphNets):
     """`Nets` on OpenVINO."""
 
     def __init__(self, weights: Weights, config: TrackerConfig, precision: str):
@@ -33,15 +32,4 @@ class OpenVinoNets(Nets):
         return list(self._requests[name].infer(inputs, share_inputs=True, share_outputs=True).values())
 
     def template(self, crop, box) -> Template:
-        parts = self._run('template', crop=crop[None], box=np.asarray(box, np.float32)[None])
-        return Template(*(part.copy() for part in parts))
-
-    def features(self, crop):
-        return self._run('features', crop=crop[None])[0]
-
-    def search(self, crop, template: Template):
-        return self._run('search', crop=crop[None], classify=template.classify, regress=template.regress)
-
-    def refine(self, phi, proposals, template: Template, classifier: Classifier):
-        return self._run('refine', phi=phi, proposals=proposals, regress_term=template.regress_term,
-                         identify_term=template.identify_term, **classifier._asdict())
+        return Template(*(part.copy() for part in super().template(crop, box)))  # kept beyond the next call

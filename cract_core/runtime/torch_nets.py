@@ -19,6 +19,14 @@ WARM_UP = 3  # calls before a capture: libraries choose their algorithms in them
 HALVES = {'fp16': torch.float16, 'bf16': torch.bfloat16}
 
 
+def refine(model: core.CractModel, phi: Tensor, proposals: Tensor, regress: Tensor, identify: Tensor,
+           projection: Tensor, w: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+    """Eq. 1 to 7: phi34, proposals (N, 4), the template's shares and D -> boxes (N, 4), nu+ (N,), tau (N,)."""
+    refined = model.refine(phi, proposals, core.Template(None, regress, identify))
+    x = (refined.features.permute(0, 2, 3, 1) @ projection.T).flatten(1)
+    return refined.boxes, refined.identification, F.elu(x @ w[:-1] + w[-1]) @ v[:-1] + v[-1]
+
+
 class TorchNets(Nets):
     """`Nets` on torch, CPU: tensors and arrays share their memory."""
 
@@ -68,10 +76,8 @@ class TorchNets(Nets):
         return phi, boxes[0], scores[0]
 
     def _refine(self, phi, proposals, regress_term, identify_term, projection, w, v) -> Tensor:
-        refined = self.model.refine(phi, proposals, core.Template(None, regress_term, identify_term))
-        x = (refined.features.permute(0, 2, 3, 1) @ projection.T).flatten(1)
-        tau = F.elu(x @ w[:-1] + w[-1]) @ v[:-1] + v[-1]
-        return torch.cat([refined.boxes, torch.stack([refined.identification, tau], 1)], 1)
+        boxes, nu, tau = refine(self.model, phi, proposals, regress_term, identify_term, projection, w, v)
+        return torch.cat([boxes, torch.stack([nu, tau], 1)], 1)
 
 
 class CudaNets(TorchNets):
