@@ -199,7 +199,7 @@ def test_a_lost_target_is_taken_back_among_the_boxes_of_a_detector(tracker, foll
 
 # Stamps
 
-@pytest.mark.parametrize('stamps', [[90, 91, 5, 6], [50, 50, 50, 50]], ids=['jump back', 'stand still'])
+@pytest.mark.parametrize('stamps', [[9090, 9091, 9005, 9006], [9050] * 4], ids=['jump back', 'stand still'])
 def test_stamps_that_do_not_go_on_are_answered(following, stamps):
     for stamp in stamps:
         seen = len(following.detections)
