@@ -6,6 +6,7 @@ else (1-based benchmarks, ROS centre + size, polygons) is converted at the edge.
 """
 from __future__ import annotations
 
+import functools
 import math
 import sys
 
@@ -52,6 +53,22 @@ def like(values, reference):
     if isinstance(reference, np.ndarray):
         return np.asarray(values, reference.dtype)
     return sys.modules['torch'].as_tensor(values, dtype=reference.dtype, device=reference.device)
+
+
+def constant(values, reference):
+    """As `like`, for what never changes: it is copied to a device once. A CUDA graph cannot hold a copy from the host.
+    """
+    if isinstance(reference, np.ndarray):
+        return np.asarray(values, reference.dtype)
+    values = np.asarray(values, np.float64)
+    return _on_device(values.tobytes(), values.shape, reference.dtype, reference.device)
+
+
+@functools.cache
+def _on_device(content: bytes, shape: tuple[int, ...], dtype, device):
+    torch = sys.modules['torch']
+    with torch.inference_mode(False):  # it may serve a training later
+        return torch.tensor(np.frombuffer(content).reshape(shape), dtype=dtype, device=device)
 
 
 def to_numpy(array) -> np.ndarray:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .boxes import decode
+from .boxes import constant, decode
 from .roi_align import BINS
 
 # Typical size of R's offsets: targets are divided by it, so that the head works with numbers around 1 (Fast R-CNN)
@@ -47,4 +47,4 @@ class RelationHead(nn.Module):
 
 def apply_offsets(proposals: Tensor, raw: Tensor) -> Tensor:
     """Eq. 4 on R's raw output: corners (..., 4), raw (..., 4) in units of OFFSET_SCALE -> regressed corners."""
-    return decode(proposals, raw * torch.tensor(OFFSET_SCALE, dtype=raw.dtype, device=raw.device))
+    return decode(proposals, raw * constant(OFFSET_SCALE, raw))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .boxes import array_module, like
+from .boxes import constant
 from .crop import CELL_CENTER, STRIDE
 
 BINS = 6
@@ -22,7 +22,7 @@ def bin_weights(low, high, cells: int, bins: int = BINS, samples: int = SAMPLES)
     cell take that cell's value.
     """
     count = bins * samples
-    steps, grid = like((np.arange(count) + 0.5) / count, low), like(np.arange(cells), low)
+    steps, grid = constant((np.arange(count) + 0.5) / count, low), constant(np.arange(cells), low)
     points = low[:, None] + (high - low)[:, None] * steps                            # (N, count) pixels
     index = ((points - CELL_CENTER) / STRIDE).clip(0, cells - 1)                      # pixels -> cells
     weights = (1 - abs(index[..., None] - grid)).clip(min=0)                         # (N, count, cells)
@@ -49,17 +49,29 @@ def roi_align(features, boxes, bins: int = BINS, samples: int = SAMPLES):
     return pool(channels_last(features), boxes, bins, samples)
 
 
+def _level_means() -> np.ndarray:
+    """(36 * 3, 36): each bin at each level, as a mean over fine bins."""
+    row, column = np.divmod(np.arange(BINS * BINS), BINS)
+    means = []
+    for bins in LEVELS:
+        place = row * bins // BINS * bins + column * bins // BINS
+        same = np.equal.outer(place, place)
+        means.append(same / same.sum(1, keepdims=True))
+    return np.stack(means, 1).reshape(-1, BINS * BINS)
+
+
+LEVEL_MEANS = _level_means()
+
+
 def pyramid(pooled):
     """The levels 6x6, 3x3 and 1x1 on one grid: (M, 6, 6, C) -> (M, 6, 6, 3C).
 
     RoIAlign with 3x3 bins of 4x4 samples is exactly the 2x2 average of the 6x6 bins of 2x2 samples, and 1x1 is their
-    mean: one RoIAlign pays for all levels.
+    mean: one RoIAlign pays for all levels, and one small matrix product makes them.
     """
-    xp, (count, _, _, channels) = array_module(pooled), pooled.shape
-    middle = pooled.reshape(count, 3, 2, 3, 2, channels).mean((2, 4))[:, :, None, :, None]
-    middle = xp.broadcast_to(middle, (count, 3, 2, 3, 2, channels)).reshape(pooled.shape)
-    whole = xp.broadcast_to(pooled.mean((1, 2))[:, None, None], pooled.shape)
-    return xp.concatenate([pooled, middle, whole], -1)
+    count, _, _, channels = pooled.shape
+    levels = constant(LEVEL_MEANS, pooled) @ pooled.reshape(count, BINS * BINS, channels)
+    return levels.reshape(count, BINS, BINS, len(LEVELS) * channels)
 
 
 def pyramid_roi_align(features, boxes):

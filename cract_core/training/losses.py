@@ -1,14 +1,13 @@
 """Target assignment and the three losses: L = l_rpn + l_reg + l_ide (Section 3.4)."""
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..boxes import decode, encode, iou
+from ..boxes import constant, decode, encode, iou
 from ..model import CractModel
 from ..refine import OFFSET_SCALE
 from .augment import Pairs
@@ -38,12 +37,6 @@ class Quality(NamedTuple):
     recall: Tensor         # share of positive pairs with a proposal of IoU > 0.5 among those of the RPN
     gain: Tensor           # mean IoU gained by R on its positives
     accuracy: Tensor       # balanced accuracy of I
-
-
-@functools.cache
-def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """A tensor that is copied to the device once: each copy waits for the device."""
-    return torch.tensor(values, device=device)
 
 
 def pick(mask: Tensor, priority: Tensor, count: int) -> Tensor:
@@ -104,7 +97,7 @@ def training_proposals(boxes: Tensor, scores: Tensor, pairs: Pairs, generator: t
     kept = batched_nms(boxes, scores.gather(1, top), TRAIN_NMS_IOU, IDENTITY_SAMPLES - JITTERED)
     own = boxes.gather(1, kept[..., None].expand(-1, -1, 4))
     noise = torch.randn((len(boxes), JITTERED, 4), generator=generator, device=boxes.device)
-    around = decode(pairs.search_box[:, None].expand(-1, JITTERED, -1), noise * constant(JITTER, noise.device))
+    around = decode(pairs.search_box[:, None].expand(-1, JITTERED, -1), noise * constant(JITTER, noise))
     return torch.cat([around, own], 1)
 
 
@@ -131,7 +124,7 @@ def pair_losses(model: CractModel, pairs: Pairs, generator: torch.Generator) -> 
     positive = (before > PROPOSAL_IOU) & ~pairs.negative[:, None]
     random = torch.rand(before.shape, generator=generator, device=before.device)
     chosen = pick(positive, random, REGRESSION_SAMPLES)
-    target = encode(proposals, truth.expand_as(proposals)) / constant(OFFSET_SCALE, raw.device)
+    target = encode(proposals, truth.expand_as(proposals)) / constant(OFFSET_SCALE, raw)
     regression = smooth_l1(raw, target, chosen, 1.0)
 
     aligned = model.align(proposals, raw.detach())                                      # Eq. 4, 5
