@@ -64,7 +64,7 @@ class Selector(Node):
         self.create_timer(0.2, self._watch)
         self._news = threading.Condition()
         self._watched = -math.inf  # time of the latest request
-        self._image: Image | None = None
+        self._image: Image | None = None  # the latest, while someone looks
         self._jpeg = ('', b'')  # stamp and file
         self._encoding = threading.Lock()
         self._state: TrackState | None = None
@@ -127,6 +127,7 @@ class Selector(Node):
         elif not watched and self._overlays is not None:
             self.destroy_subscription(self._overlays)
             self._overlays = None
+            self._image = None  # whoever looks next shall not draw a box on an old picture
 
     def _on_overlay(self, message: Image) -> None:
         with self._news:

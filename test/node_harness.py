@@ -89,9 +89,9 @@ class TrackerProcess:
 
 
 class Peer(Node):
-    """Camera, operator and listener in one."""
+    """Camera, operator and listener in one. The first image is stamped with the second after `stamp`."""
 
-    def __init__(self):
+    def __init__(self, stamp: int = 0):
         super().__init__('peer')
         self.camera = self.create_publisher(Image, 'image', QoSProfile(depth=1))
         self.detections: list[Detection2D] = []
@@ -100,7 +100,7 @@ class Peer(Node):
         self.create_subscription(TrackState, 'tracker/state', self.states.append, QoSProfile(depth=100))
         self.overlays: list[Image] = []
         self._overlay = None
-        self._stamp = 0
+        self._stamp = stamp
         self._own_clients = {name: self.create_client(kind, f'tracker/{name}') for name, kind in (
             ('init_target', InitTarget), ('reset', Trigger), ('pause', Trigger), ('resume', Trigger),
             ('change_state', ChangeState), ('get_state', GetState), ('set_parameters', SetParameters),
@@ -124,7 +124,13 @@ class Peer(Node):
         return future.result()
 
     def call_until_answered(self, name: str, request):
-        """Ask again and again: what is sent before a node that was killed is known to be gone may reach nobody."""
+        """Ask again and again, what may be asked twice: the first call of a client may be lost.
+
+        A request may reach nobody before a node that was killed is known to be gone, and an answer is dropped by a
+        node that has not heard of the client yet.
+        """
+        client = self._own_clients[name]
+        self.wait(client.service_is_ready, f'service {name}')
         futures = []
 
         def answer():
@@ -133,8 +139,8 @@ class Peer(Node):
         deadline = time.monotonic() + PATIENCE
         while answer() is None:
             assert time.monotonic() < deadline, f'the answer of {name} did not come within {PATIENCE:.0f} s'
-            futures.append(self._own_clients[name].call_async(request))
-            self._pause(20.0, answer)
+            futures.append(client.call_async(request))
+            self.pause(20.0, answer)
         return answer().result()
 
     def serves(self, name: str) -> bool:
@@ -153,15 +159,15 @@ class Peer(Node):
         return self.call('change_state', ChangeState.Request(transition=Transition(id=TRANSITIONS[transition]))).success
 
     def state(self) -> str:
-        return self.call('get_state', GetState.Request()).current_state.label
+        return self.call_until_answered('get_state', GetState.Request()).current_state.label
 
     def set(self, **values) -> list[tuple[bool, str]]:
         parameters = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
-        results = self.call('set_parameters', SetParameters.Request(parameters=parameters)).results
+        results = self.call_until_answered('set_parameters', SetParameters.Request(parameters=parameters)).results
         return [(result.successful, result.reason) for result in results]
 
     def get(self, name: str):
-        value = self.call('get_parameters', GetParameters.Request(names=[name])).values[0]
+        value = self.call_until_answered('get_parameters', GetParameters.Request(names=[name])).values[0]
         return parameter_value_to_python(value)
 
     def show(self, message) -> tuple[int, int]:
@@ -178,31 +184,16 @@ class Peer(Node):
         return self._stamp
 
     def state_after(self, message) -> TrackState:
-        """Show an image until the state after it comes."""
-        stamps = set()
+        """The state after an image."""
+        return self._answer(message, self.states, 'a state')
 
-        def answer():
-            return next((s for s in self.states if (s.header.stamp.sec, s.header.stamp.nanosec) in stamps), None)
+    def ask(self, message) -> Detection2D:
+        """The detection in an image."""
+        return self._answer(message, self.detections, 'a detection')
 
-        return self._repeat(message, stamps, answer, 'a state')
-
-    def ask(self, message: Image) -> Detection2D:
-        """Show an image until it is answered (best effort: one may be lost), and return the answer."""
-        stamps = set()
-
-        def answer():
-            return next((d for d in self.detections if (d.header.stamp.sec, d.header.stamp.nanosec) in stamps), None)
-
-        return self._repeat(message, stamps, answer, 'a detection')
-
-    def picture(self, message: Image) -> Image:
-        """Show an image until its overlay comes, and return that."""
-        stamps = set()
-
-        def answer():
-            return next((o for o in self.overlays if (o.header.stamp.sec, o.header.stamp.nanosec) in stamps), None)
-
-        return self._repeat(message, stamps, answer, 'an overlay')
+    def picture(self, message) -> Image:
+        """The overlay of an image."""
+        return self._answer(message, self.overlays, 'an overlay')
 
     def watch(self, on: bool) -> None:
         """Subscribe the overlay, or stop it."""
@@ -214,31 +205,31 @@ class Peer(Node):
             self._overlay = None
 
     def target(self, frame: np.ndarray, box=BOX, target_id: str = 'a') -> InitTarget.Response:
-        """Show a frame until the target in it is accepted."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            self.show(image(frame))
-            self._pause(0.3)
-            response = self.init(box, target_id)
-            if response.success or not response.message.startswith('no image') or time.monotonic() > deadline:
-                return response
+        """Show a frame and ask to follow the box in it."""
+        return self.init(box, target_id, header=self.state_after(image(frame)).header)
 
-    def _pause(self, seconds: float, condition=lambda: None) -> None:
-        """Spin for so long, or until `condition()` is not None."""
+    def pause(self, seconds: float, condition=lambda: False) -> None:
+        """Spin for so long, or until the condition is true."""
         until = time.monotonic() + seconds
-        while time.monotonic() < until and condition() is None:
+        while time.monotonic() < until and not condition():
             rclpy.spin_once(self, timeout_sec=0.05)
 
-    def _repeat(self, message: Image, stamps: set, answer, what: str):
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            stamps.add(self.show(message))
-            again = time.monotonic() + 2.0
-            while time.monotonic() < again:
-                rclpy.spin_once(self, timeout_sec=0.05)
-                if (found := answer()) is not None:
-                    return found
-        raise AssertionError(f'{what} did not come within {PATIENCE:.0f} s')
+    def _answer(self, message, answers: list, what: str):
+        """Show an image until it is answered (best effort: one may be lost), and return the first answer.
+
+        It waits for that to the last one shown: then none is on its way any more.
+        """
+        stamps = []
+
+        def found(wanted: list):
+            return next((a for a in answers if (a.header.stamp.sec, a.header.stamp.nanosec) in wanted), None)
+
+        for seconds in (2, 4, 8, 16, 32, 64):  # longer and longer, for a node that is slow
+            stamps.append(self.show(message))
+            self.pause(seconds, lambda: found(stamps[-1:]))
+            if (first := found(stamps)) is not None:
+                return first
+        raise AssertionError(f'{what} did not come, though {len(stamps)} images were shown')
 
 
 @pytest.fixture(scope='session')

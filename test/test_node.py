@@ -181,10 +181,10 @@ def test_the_overlay_is_the_image_with_the_box(following):
 # Parameters
 
 def test_all_parameters_are_declared_and_described(tracker, peer):
-    names = set(peer.call('list_parameters', ListParameters.Request()).result.names)
+    names = set(peer.call_until_answered('list_parameters', ListParameters.Request()).result.names)
     fields = {field.name: field for field in dataclasses.fields(TrackerConfig)}
     assert set(fields) | {field.name for field in dataclasses.fields(NodeConfig)} <= names
-    alpha = peer.call('describe_parameters', DescribeParameters.Request(names=['alpha'])).descriptors[0]
+    alpha = peer.call_until_answered('describe_parameters', DescribeParameters.Request(names=['alpha'])).descriptors[0]
     assert alpha.description == fields['alpha'].metadata['text']
     assert (alpha.floating_point_range[0].from_value, alpha.floating_point_range[0].to_value) == (0.0, 1.0)
 

@@ -79,22 +79,20 @@ def stamped(second: int) -> Header:
 def test_a_box_by_topic_starts_a_target(following):
     publisher = following.create_publisher(Detection2D, 'tracker/init_box', QoSProfile(depth=10))
     following.wait(publisher.get_subscription_count, 'the subscription of init_box')
-    publisher.publish(Detection2D(bbox=bounding_box(*BOX), id='by topic'))
-    following.wait(lambda: following.ask(image(FRAME)).id == 'by topic', 'the target')
+    box = Detection2D(bbox=bounding_box(*BOX), id='by topic')  # sent again: the node may not know the publisher yet
+    following.wait(lambda: publisher.publish(box) or following.ask(image(FRAME)).id == 'by topic', 'the target')
     following.destroy_publisher(publisher)
 
 
 def test_a_box_of_an_older_image_is_caught_up_with(tracker, following):
-    stamp, _ = following.show(image(FRAME))
+    drawn_in = following.state_after(image(FRAME)).header
     for _ in range(3):  # the picture has moved on meanwhile
-        following.wait(lambda: any(s.header.stamp.sec == following.latest for s in following.states), 'the state')
-        following.show(image(np.roll(FRAME, 4, 1)))
-    following.wait(lambda: any(s.header.stamp.sec == following.latest for s in following.states), 'the state')
-    response = following.init(header=stamped(stamp), target_id='late')
+        latest = following.state_after(image(np.roll(FRAME, 4, 1))).header
+    response = following.init(header=drawn_in, target_id='late')
     assert response.success, response.message
-    assert f'in the image stamped {stamp}.000000007, caught up through ' in response.message
+    assert f'in the image stamped {drawn_in.stamp.sec}.000000007, caught up through ' in response.message
     newest = following.wait(lambda: next((s for s in following.states if s.id == 'late'), None), 'the state')
-    assert newest.header.stamp.sec == following.latest  # without another image
+    assert newest.header.stamp.sec >= latest.stamp.sec  # without another image
 
 
 def test_a_box_of_an_image_that_is_no_longer_kept_is_refused(following):
@@ -108,11 +106,11 @@ def test_a_box_of_an_image_that_is_no_longer_kept_is_refused(following):
 
 def test_a_pause_answers_no_image_until_it_is_over(following):
     assert following.call('pause', Trigger.Request()).success
-    seen = len(following.detections)
     state = following.state_after(image(FRAME))
-    assert state.state == TrackState.PAUSED and len(following.detections) == seen
+    assert state.state == TrackState.PAUSED
     assert following.call('resume', Trigger.Request()).success
     assert following.ask(image(FRAME)).id == 'a'
+    assert state.header.stamp not in [d.header.stamp for d in following.detections]
 
 
 # Outputs
@@ -154,8 +152,9 @@ def test_camera_info_gives_a_bearing_and_depth_a_point(following):
             Listening(following, MarkerArray, 'tracker/markers') as rays:
         bearing = bearings.until(lambda b: True, show)
         point = points.until(lambda p: True, show)
-        assert rays.until(lambda r: True).markers[0].header.frame_id == 'gimbal'
-    state = next(s for s in following.states if s.header.stamp == bearing.header.stamp)
+        assert rays.until(lambda r: True, show).markers[0].header.frame_id == 'gimbal'
+    state = following.wait(lambda: next((s for s in following.states if s.header.stamp == bearing.header.stamp), None),
+                           'the state')
     direction = np.array([bearing.vector.x, bearing.vector.y, bearing.vector.z])
     expected = np.array([state.error_x * 160 / 200, state.error_y * 120 / 200, 1.0])
     np.testing.assert_allclose(direction, expected / np.linalg.norm(expected), atol=1e-5)

@@ -29,13 +29,17 @@ from cract_ros.selector import stamp_text
 
 BROWSER = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 PERIOD = 0.1  # seconds a frame takes at least
+STAMPS = itertools.count(0, 100000)  # of the cameras: none takes the pictures of another for its own
 # as root; and no connections of its own
 SWITCHES = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
             '--disable-component-update', '--disable-sync']
 
 
 class Camera(threading.Thread):
-    """Plays a rendered clip to and fro, the next frame when the tracker has said its word on the one before."""
+    """Plays a rendered clip to and fro, the next frame when the tracker has said its word on the one before.
+
+    Until `moving` is set, it shows the first frame again and again.
+    """
 
     def __init__(self):
         super().__init__(daemon=True)
@@ -43,21 +47,24 @@ class Camera(threading.Thread):
         self._clip = [*frames, *frames[-2:0:-1]]
         self.truth: dict[str, np.ndarray] = {}  # stamp -> box
         self.boxes: dict[str, np.ndarray] = {}  # those of the tracker
-        self.over = threading.Event()
-        self.peer = Peer()
+        self.moving, self.over = threading.Event(), threading.Event()
+        self.first = next(STAMPS)
+        self.peer = Peer(self.first)
         self._heard = ''
         self.peer.create_subscription(TrackState, 'tracker/state', self._on_state, QoSProfile(depth=10))
         self.start()
 
     def run(self) -> None:
         frames = itertools.cycle(self._clip)
+        frame = next(frames)
         while not self.over.is_set():
-            frame = next(frames)
+            if self.moving.is_set():
+                frame = next(frames)
             sec, nanosec = self.peer.show(image(frame.image))
             stamp = f'{sec}.{nanosec:09d}'
             self.truth[stamp] = frame.box
-            self.peer._pause(PERIOD)
-            self.peer._pause(10.0, lambda: self._heard == stamp or self.over.is_set() or None)
+            self.peer.pause(PERIOD)
+            self.peer.pause(10.0, lambda: self._heard == stamp or self.over.is_set())
 
     def _on_state(self, state: TrackState) -> None:
         self._heard = stamp_text(state)
@@ -133,13 +140,15 @@ def browser():
         pytest.skip('needs a browser: apt-get install chromium')
     playwright = pytest.importorskip('playwright.sync_api', reason='needs playwright: pip install playwright')
     with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=BROWSER, args=SWITCHES)
+        chromium = driver.chromium.launch(executable_path=BROWSER, args=SWITCHES, timeout=1000 * PATIENCE)
         yield chromium
         chromium.close()
 
 
 @pytest.fixture
-def camera():
+def camera(launch_tracker):  # noqa: F811
+    """A camera and the one tracker that sees its images: of two, the one that has not seen them answers first."""
+    tracker = launch_tracker(catch_up=10.0)  # the machine may be busy
     rclpy.init()
     camera = Camera()
     yield camera
@@ -147,6 +156,7 @@ def camera():
     camera.join()
     camera.peer.destroy_node()
     rclpy.try_shutdown()
+    tracker.stop()
 
 
 def until(tab, expression: str) -> None:
@@ -157,30 +167,34 @@ def until(tab, expression: str) -> None:
         tab.wait_for_timeout(50)
 
 
-def test_a_box_drawn_with_the_mouse_is_followed(page, browser, launch_tracker, camera, tmp_path):
-    launch_tracker(catch_up=10.0)  # the machine may be busy
+def first_box(tab, camera) -> np.ndarray:
+    """x, y, w, h of the target in the standing picture, when the page shows it."""
+    until(tab, f"shown && parseInt(shown.stamp) > {camera.first} && document.body.dataset.state === 'no target'")
+    return camera.truth[tab.evaluate('shown.stamp')]
+
+
+def test_a_box_drawn_with_the_mouse_is_followed(page, browser, camera, tmp_path):
     tab = browser.new_page(viewport=dict(width=1000, height=760))
     tab.set_default_timeout(1000 * PATIENCE)
     errors = []
     tab.on('pageerror', lambda error: errors.append(error))
     tab.goto(f'http://127.0.0.1:{page}/')
-    until(tab, "shown && shown.width === 640 && document.body.dataset.state === 'no target'")
-
+    x, y, w, h = first_box(tab, camera)
+    assert tab.evaluate('shown.width') == 640
     place = tab.locator('canvas').bounding_box()
     scale = place['width'] / 640
 
     def point(x, y):
         return place['x'] + scale * x, place['y'] + scale * y
 
-    x, y, _, _ = camera.truth[tab.evaluate('shown.stamp')]
     tab.mouse.move(*point(x, y))
     tab.mouse.down()
     stamp = tab.evaluate('shown.stamp')  # of the picture that now stands still
-    left, top, w, h = camera.truth[stamp]
-    tab.mouse.move(*point(left + w / 2, top + h), steps=4)
-    tab.wait_for_timeout(800)
-    tab.mouse.move(*point(left + w, top + h), steps=4)
-    assert tab.evaluate('shown.stamp') == stamp != tab.evaluate('waiting.stamp')
+    camera.moving.set()
+    tab.mouse.move(*point(x + w / 2, y + h), steps=4)
+    until(tab, f"waiting.stamp !== '{stamp}'")
+    tab.mouse.move(*point(x + w, y + h), steps=4)
+    assert tab.evaluate('shown.stamp') == stamp
     tab.screenshot(path=tmp_path / 'drawing.png')
     tab.mouse.up()
 
@@ -201,18 +215,17 @@ def test_a_box_drawn_with_the_mouse_is_followed(page, browser, launch_tracker, c
     tab.mouse.click(*point(320, 240))  # a click is no box: the target stays
     assert tab.locator('#answer').text_content().startswith('Draw a box')
     tab.locator('#reset').click()
+    until(tab, "document.getElementById('answer').textContent === 'the target is forgotten'")
     until(tab, "document.body.dataset.state === 'no target'")
-    assert tab.locator('#answer').text_content() == 'the target is forgotten'
     assert not errors
 
 
-def test_the_page_works_with_a_finger_on_a_phone(page, browser, launch_tracker, camera):
-    launch_tracker(catch_up=10.0)  # the machine may be busy
+def test_the_page_works_with_a_finger_on_a_phone(page, browser, camera):
     phone = browser.new_context(viewport=dict(width=390, height=780), has_touch=True, is_mobile=True)
     tab = phone.new_page()
     tab.set_default_timeout(1000 * PATIENCE)
     tab.goto(f'http://127.0.0.1:{page}/')
-    until(tab, "shown && document.body.dataset.state === 'no target'")
+    box = first_box(tab, camera)
     assert tab.evaluate('document.documentElement.scrollWidth') <= 390
     place = tab.locator('canvas').bounding_box()
     touch = phone.new_cdp_session(tab)
@@ -220,7 +233,7 @@ def test_the_page_works_with_a_finger_on_a_phone(page, browser, launch_tracker, 
     def send(kind: str, *points) -> None:
         touch.send('Input.dispatchTouchEvent', dict(type=kind, touchPoints=[dict(x=x, y=y) for x, y in points]))
 
-    x, y, w, h = camera.truth[tab.evaluate('shown.stamp')] * place['width'] / 640
+    x, y, w, h = box * place['width'] / 640
     send('touchStart', (place['x'] + x, place['y'] + y))
     send('touchMove', (place['x'] + x + w, place['y'] + y + h))
     send('touchEnd')
