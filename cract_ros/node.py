@@ -60,7 +60,7 @@ def _transition(callback):
 
 
 class TrackerNode(LifecycleNode):
-    """Node `tracker`: the README has a table of its topics, services and parameters."""
+    """Node `tracker`: docs/node.md has tables of its topics, services and parameters."""
 
     def __init__(self, **kwargs):
         super().__init__('tracker', **kwargs)

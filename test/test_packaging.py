@@ -1,8 +1,10 @@
-"""What is installed: one version everywhere, upstream's message types, a README that says what the code says, a wheel."""
+"""What is installed: one version everywhere, upstream's message types, docs that say what the code says, a wheel."""
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from xml.etree import ElementTree
 import pytest
 
 import cract_core
-from cract_core import cli
+from cract_core.config import TrackerConfig
 from conftest import ROOT
 
 # Hashes of vision_msgs 4.1.1 as ROS 2 computes them from upstream's own definition files (tag 4.1.1).
@@ -81,24 +83,25 @@ def test_core_does_not_import_ros():
         assert not re.search(r'^\s*(import|from) (rclpy|cract_ros|sensor_msgs|vision_msgs)', path.read_text(), re.M), path
 
 
-def test_readme_has_the_parameter_table_of_the_code():
-    table = re.search(r'<!-- cract params -->\n(.*?)\n<!-- end -->', (ROOT / 'README.md').read_text(), re.S)
-    assert table, 'README.md has no parameter table between its markers'
-    assert table[1] == cli.parameter_table(), 'put the output of `cract params` between the markers of README.md'
-
-
-def test_readme_has_the_nodes_parameter_table_of_the_code():
+def test_the_nodes_page_has_the_parameters_of_the_code():
     from cract_ros.parameters import NodeConfig
-    table = re.search(r'<!-- node params -->\n(.*?)\n<!-- end -->', (ROOT / 'README.md').read_text(), re.S)
-    assert table, 'README.md has no table of the node between its markers'
-    assert table[1] == cli.parameter_table(NodeConfig), 'put cli.parameter_table(NodeConfig) there'
+    tables = runpy.run_path(str(ROOT / 'scripts/parameter_tables.py'))
+    page = tables['PAGE'].read_text()
+    assert tables['with_tables'](page) == page, 'run scripts/parameter_tables.py'
+    for field in (*dataclasses.fields(TrackerConfig), *dataclasses.fields(NodeConfig)):
+        assert f'| `{field.name}` | ' in page
 
 
-def test_readme_names_every_topic_and_service_of_the_node():
+def test_a_table_without_its_place_is_told():
+    with pytest.raises(ValueError, match='<!-- TrackerConfig --> ... <!-- end --> stands 0 times'):
+        runpy.run_path(str(ROOT / 'scripts/parameter_tables.py'))['with_tables']('')
+
+
+def test_the_nodes_page_names_every_topic_and_service():
     code = ''.join((ROOT / 'cract_ros' / name).read_text() for name in ('node.py', 'outputs.py'))
     names = set(re.findall(r"'(~/\w+)'", code)) | {f'~/{name}' for name in re.findall(r"Trigger, '(\w+)'", code)}
     assert {'~/detection', '~/state', '~/init_box', '~/pause'} <= names
-    missing = {name for name in names if f'`{name}`' not in (ROOT / 'README.md').read_text()}
+    missing = {name for name in names if f'`{name}`' not in (ROOT / 'docs/node.md').read_text()}
     assert not missing
 
 
