@@ -1,6 +1,8 @@
 """All that goes out for one image."""
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from geometry_msgs.msg import PointStamped, Vector3Stamped
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
@@ -34,6 +36,11 @@ class Outputs:
         self._point = publisher(PointStamped, '~/point')
         self._markers = publisher(MarkerArray, '~/markers')
         self._overlay = publisher(Image, '~/overlay', 1)
+        self._annotations = None
+        if find_spec('foxglove_msgs'):
+            from cract_ros import annotations
+            self._to_annotations = annotations.to_annotations
+            self._annotations = publisher(annotations.ImageAnnotations, '~/annotations')
 
     def publish(self, answer: Answer, camera: bearing.Camera | None, depths: FrameHistory) -> float:
         """Send the answer out; returns how old its image is then, in seconds of the node's clock.
@@ -52,12 +59,15 @@ class Outputs:
                 self._node.get_logger().warning(f'no bearing: {error}', throttle_duration_sec=THROTTLE)
         if self._overlay.get_subscription_count():
             self._overlay.publish(conversions.from_bgr(_picture(answer), answer.header))
+        if self._annotations is not None and self._annotations.get_subscription_count():
+            self._annotations.publish(self._to_annotations(answer))
         return age
 
     def destroy(self) -> None:
         for publisher in (self._detection, self._detections, self._state, self._bearing, self._point, self._markers,
-                          self._overlay):
-            self._node.destroy_publisher(publisher)
+                          self._overlay, self._annotations):
+            if publisher is not None:
+                self._node.destroy_publisher(publisher)
 
     def _publish_place(self, answer: Answer, camera: bearing.Camera, depths: FrameHistory) -> None:
         """Direction and, with depth, point of the target in the camera's frame."""

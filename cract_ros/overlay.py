@@ -20,12 +20,17 @@ def draw(frame: np.ndarray, box, state: str, score: float | None = None, target_
     """
     canvas = np.array(frame, np.uint8, order='C')
     _draw_truth(canvas, truth)
-    words = [target_id, state.upper() if state == 'lost' else state] + ([] if score is None else [f'{score:.2f}'])
     # OpenCV's built-in font has ASCII letters only
-    draw_estimate(canvas, box, ' '.join(filter(None, words)).encode('ascii', 'replace').decode(), COLOURS[state])
+    draw_estimate(canvas, box, label(state, score, target_id).encode('ascii', 'replace').decode(), COLOURS[state])
     if state == 'lost':
         _banner(canvas, 'LOST', COLOURS[state])
     return canvas
+
+
+def label(state: str, score: float | None, target_id: str) -> str:
+    """What stands beside a box."""
+    words = [target_id, state.upper() if state == 'lost' else state] + ([] if score is None else [f'{score:.2f}'])
+    return ' '.join(filter(None, words))
 
 
 def draw_message(frame: np.ndarray, text: str, truth=None) -> np.ndarray:

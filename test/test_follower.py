@@ -291,3 +291,26 @@ def test_the_state_message_says_where_the_target_is_in_terms_of_the_image():
 def test_a_list_of_detections_has_the_target_only_while_it_is_followed():
     assert [d.id for d in conversions.to_detections(answer_of(State.TRACKING)).detections] == ['car']
     assert not conversions.to_detections(answer_of(State.LOST)).detections
+
+
+@pytest.mark.parametrize('state, colour', [(State.TRACKING, (60, 220, 80)), (State.LOST, (255, 60, 60))])
+def test_foxglove_gets_the_box_and_the_words_of_the_overlay(state, colour):
+    pytest.importorskip('foxglove_msgs', reason='foxglove_msgs is not installed (ROS installations can have it)')
+    from cract_ros.annotations import to_annotations
+    message = to_annotations(answer_of(state))
+    loop, = message.points
+    assert (loop.type, loop.timestamp.sec) == (loop.LINE_LOOP, 2)
+    assert [(p.x, p.y) for p in loop.points] == [(11, 20), (41, 20), (41, 36), (11, 36)]
+    assert [255 * value for value in (loop.outline_color.r, loop.outline_color.g, loop.outline_color.b)] == \
+        pytest.approx(colour)
+    words, = message.texts
+    assert words.text == f'car {"LOST" if state is State.LOST else "tracking"} 0.70' and words.text_color.a == 1
+
+
+def test_foxglove_gets_an_empty_message_without_a_target():
+    pytest.importorskip('foxglove_msgs', reason='foxglove_msgs is not installed (ROS installations can have it)')
+    from cract_ros.annotations import to_annotations
+    scene = Scene(ScriptedTracker(State.TRACKING))
+    scene.show(1)
+    message = to_annotations(scene.follower.answer())
+    assert not message.points and not message.texts

@@ -134,6 +134,16 @@ def test_detections_come_as_an_array_too(following):
         arrays.until(lambda a: a in arrays.messages[seen:] and not a.detections, lambda: following.show(image(FRAME)))
 
 
+def test_foxglove_gets_annotations_of_each_image(following):
+    ImageAnnotations = pytest.importorskip(
+        'foxglove_msgs.msg', reason='foxglove_msgs is not installed (ROS installations can have it)').ImageAnnotations
+    with Listening(following, ImageAnnotations, 'tracker/annotations') as annotations:
+        found = annotations.until(lambda a: a.texts, lambda: following.show(image(FRAME)))
+        assert found.texts[0].text.startswith('a ') and found.points[0].timestamp.nanosec == 7
+        assert following.reset().success
+        annotations.until(lambda a: not a.texts, lambda: following.show(image(FRAME)))
+
+
 def test_camera_info_gives_a_bearing_and_depth_a_point(following):
     infos = following.create_publisher(CameraInfo, 'camera_info', QoSProfile(depth=1))
     depths = following.create_publisher(Image, 'depth', QoSProfile(depth=1))

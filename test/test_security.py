@@ -11,7 +11,8 @@ pytest.importorskip('rclpy', reason='ROS 2 is not installed')
 from conftest import ROOT
 from node_harness import launch_tracker, peer, weights  # noqa: F401  (fixtures)
 
-ON_REQUEST = {('subscribe', '/image/compressed'), ('subscribe', '/clock')}  # by a parameter of the node
+# by a parameter of the node; where foxglove_msgs is installed
+ON_REQUEST = {('subscribe', '/image/compressed'), ('subscribe', '/clock'), ('publish', '/tracker/annotations')}
 
 
 def allowed(node: str) -> set[tuple[str, str]]:
