@@ -20,6 +20,7 @@ from .data import CANVAS, MASK, ImageBank
 
 BLUR_SIZE = 11
 BLOCK = 8   # of JPEG, pixels
+BEND_NODES = 5
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Augmentation:
     rotation: float = 0.35       # radians, uniform: a drone that yaws turns its whole picture
     rotated: float = 0.3         # share of pairs with rotation; those of pasted objects are all rotated
     perspective: float = 0.15    # change of scale over the template's side; four times that for pasted objects
+    bent: float = 0.5            # pasted objects whose parts move against each other, as limbs do
+    bend: float = 0.1            # ... by so much of the box's size at most
     pasted: float = 0.6          # objects that are cut out: on another ground
     pasted_large: float = 0.6    # boxes that fill their image, whose search region would be bare: on another ground
     pasted_box: float = 0.1      # other boxes: on another ground, with a soft rim
@@ -66,6 +69,18 @@ class View(NamedTuple):
     """How objects are shown in a crop: the homography from crop to image (B, 3, 3) and the upright box (B, 4) there."""
     inverse: Tensor
     box: Tensor
+
+
+class Bend(NamedTuple):
+    """How a crop's pixels are moved before it is sampled: pixels at nodes (B, 2, n, n) over 1.5 times the box, which is
+    given by centre and size (B, 4)."""
+    nodes: Tensor
+    box: Tensor
+
+    def at(self, points: Tensor) -> Tensor:
+        """The move at points (B, P, 2), smooth between the nodes, the same beyond them."""
+        place = (points - self.box[:, None, :2]) / (0.75 * self.box[:, None, 2:])
+        return F.grid_sample(self.nodes, place[:, None], 'bicubic', 'border', align_corners=True)[:, :, 0].mT
 
 
 def inverse3(matrix: Tensor) -> Tensor:
@@ -186,12 +201,30 @@ class PairSampler:
         mirror = torch.stack([flip, torch.ones_like(flip)], -1)
         return turn @ stretched * mirror[:, None]
 
-    def _cut(self, image: Tensor, inverse: Tensor, size: int, alpha: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Sample crops (B, 3, size, size) of images (B,) through homographies from crop to image; with `alpha`
-        (B, 1, 320, 320) on the images the same sample of it."""
+    def _bend(self, view: View, points: Tensor) -> tuple[Bend, Tensor]:
+        """Move the parts of objects shown by `view`, outline `points` (B, P, 2) in the image, against each other. Also
+        the upright box (B, 4) of the bent outline."""
+        aug, count, box = self.aug, len(points), to_center(view.box)
+        amount = aug.bend * self.between(0, 1, count) * self.chance(count, aug.bent)
+        bend = Bend(amount[:, None, None, None] * self.uniform(count, 2, BEND_NODES, BEND_NODES) * box[:, 2:, None, None],
+                    box)
+        flat = torch.cat([points, torch.ones_like(points[..., :1])], -1) @ inverse3(view.inverse).mT
+        flat = flat[..., :2] / flat[..., 2:]
+        bent = flat
+        for _ in range(4):  # the field leads from the bent to the flat object
+            bent = flat - bend.at(bent)
+        return bend, torch.cat([bent.amin(1), bent.amax(1)], -1)
+
+    def _cut(self, image: Tensor, inverse: Tensor, size: int, alpha: Tensor | None = None,
+             bend: Bend | None = None) -> tuple[Tensor, Tensor]:
+        """Sample crops (B, 3, size, size) of images (B,) through homographies from crop to image, bent before if asked;
+        with `alpha` (B, 1, 320, 320) on the images the same sample of it."""
         line = torch.arange(size, device=image.device) + 0.5
         v, u = torch.meshgrid(line, line, indexing='ij')
-        point = torch.stack([u, v, torch.ones_like(u)], -1).view(1, -1, 3) @ inverse.mT
+        point = torch.stack([u, v], -1).view(1, -1, 2)
+        if bend is not None:
+            point = point + bend.at(point.expand(len(image), -1, -1))
+        point = point @ inverse[:, :, :2].mT + inverse[:, None, :, 2]
         depth = point[..., 2:]
         grid = (point[..., :2] * (2 / CANVAS) / depth - 1).masked_fill(depth < 0.2, 9)  # 9: out of the picture
         mean = self.bank.mean[image][..., None, None]
@@ -235,13 +268,15 @@ class PairSampler:
         axis = math.pi * self.uniform(count) * loose
         search_view = self._view(points(seen), self._shape(flip, base + turn, aug.aspect * self.uniform(count), axis),
                                  tilt, shift, torch.exp(aug.scale * self.uniform(count)))
-        ground = self._grounds(pasted)
+        bend, search_view.box[:pasted] = self._bend(View(*(part[:pasted] for part in search_view)),
+                                                    points(seen)[:pasted])
         crops = []
-        for rows, view, size, below in zip((target, seen), (template_view, search_view), (TEMPLATE_SIZE, SEARCH_SIZE),
-                                           ground):
+        for rows, view, size, below, bend in zip(
+                (target, seen), (template_view, search_view), (TEMPLATE_SIZE, SEARCH_SIZE), self._grounds(pasted),
+                (None, bend)):
             scene, _ = self._cut(table.image[rows[pasted:]], view.inverse[pasted:], size)
             over, alpha = self._cut(table.image[rows[:pasted]], view.inverse[:pasted], size,
-                                    self._alpha(rows[:pasted]))
+                                    self._alpha(rows[:pasted]), bend)
             under, _ = self._cut(*below, size)
             crops.append(torch.cat([under + alpha * (over - under), scene]))
         return crops[0], template_view.box, crops[1], search_view.box
