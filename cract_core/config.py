@@ -56,6 +56,9 @@ class TrackerConfig:
     update_interval: int = parameter(
         10, 'frames between two regular updates of the discriminator (K)', minimum=1, maximum=1000, unit='frames',
         live=True)
+    update_gap: int = parameter(
+        3, 'frames between two updates at least, however often a distractor or a low score asks for one', minimum=1,
+        maximum=1000, unit='frames', live=True)
     init_positives: int = parameter(
         200, 'positive samples drawn in the first frame', minimum=1, maximum=2000, unit='samples')
     init_negatives: int = parameter(
@@ -119,8 +122,9 @@ class TrackerConfig:
     runtime: str = parameter(
         AUTO, 'what runs the networks; auto takes torch on CUDA, else what is installed of openvino, onnx, torch',
         choices=(AUTO, *RUNTIMES))
-    precision: str = parameter(AUTO, 'numbers of the networks; auto takes fp16 on CUDA, else fp32',
-                               choices=(AUTO, *PRECISIONS))
+    precision: str = parameter(
+        AUTO, 'numbers of the networks; auto takes fp16 on CUDA, else int8 where weights and runtime have it, else fp32',
+        choices=(AUTO, *PRECISIONS))
     threads: int = parameter(0, 'CPU threads of the networks; 0 leaves the choice to the library',
                              minimum=0, maximum=256)
     weights: str = parameter('', 'path of the weights; empty takes those that come with the package')

@@ -25,6 +25,8 @@ POSITIVE_IOU = 0.7      # samples above are positive (MDNet)
 NEGATIVE_IOU = (0.5, 0.3)  # samples below are negative: first frame, updates (MDNet)
 BATCH_POSITIVES, BATCH_NEGATIVES = 100, 250  # taken from the memory for one update
 MINED = 600             # negatives of the memory among which the hardest are sought
+START_POSITIVES, START_NEGATIVES = 100, 400  # drawn in the first frame for its first steps
+START_HARDEST = 500     # negatives for its last steps
 COMPONENT_SAMPLES = 30   # boxes of each kind from which the convolution is fitted
 POWER_ITERATIONS = 4     # for the components
 BLOCK = 32               # boxes pooled at a time
@@ -293,10 +295,11 @@ class Discriminator:
         self.projection: Projection | None = None
         self.layers: FullyConnected | None = None
 
-    def start(self, views: Iterable[tuple[object, Samples]], steps: int) -> Solution:
+    def start(self, views: Iterable[tuple[object, Samples]], steps: int) -> None:
         """Fit the projection to the first view and train both layers on the samples of all views of the first frame.
 
-        views: phi34 (1, C, H, W) and boxes in it, the plain search crop first, then augmented ones.
+        views: phi34 (1, C, H, W) and boxes in it, the plain search crop first, then augmented ones. The first half of
+        the Gauss-Newton steps sees a random part of the samples, the second the negatives that this took for the target.
         """
         kinds = []
         for phi, samples in views:
@@ -306,7 +309,9 @@ class Discriminator:
         positive, negative = (array_module(kind[0]).concatenate(kind) for kind in zip(*kinds))
         self.layers = FullyConnected.random(positive.shape[1], self.random, positive)
         self.memory.add(positive, negative)
-        return self._train(positive, negative, steps)
+        few = take([positive], START_POSITIVES, self.random), take([negative], START_NEGATIVES, self.random)
+        self._train(*few, steps - steps // 2)
+        self._train(positive, self._hardest(negative, START_HARDEST), steps // 2)
 
     def _fit(self, phi, samples: Samples) -> None:
         """The projection, from as many boxes of each kind as the components need."""
@@ -332,10 +337,12 @@ class Discriminator:
         """Train on the memory: a random part of its positives and the hardest of many of its negatives."""
         positives, negatives = self.memory.kept(short_term)
         positive = take(positives, BATCH_POSITIVES, self.random)
-        negative = take(negatives, MINED, self.random)
-        if len(negative) > BATCH_NEGATIVES:
-            negative = negative[best_indices(self.layers(negative), BATCH_NEGATIVES)]
+        negative = self._hardest(take(negatives, MINED, self.random), BATCH_NEGATIVES)
         return self._train(positive, negative, steps)
+
+    def _hardest(self, negative, count: int):
+        """The `count` negatives (m, d) with the highest scores."""
+        return negative[best_indices(self.layers(negative), count)] if len(negative) > count else negative
 
     def _train(self, positive, negative, steps: int) -> Solution:
         x = array_module(positive).concatenate([positive, negative])

@@ -5,7 +5,7 @@ import dataclasses
 import enum
 import math
 from dataclasses import dataclass
-from typing import Iterator
+from typing import Iterator, NamedTuple
 
 import cv2
 import numpy as np
@@ -67,6 +67,15 @@ def probability(fused, slope: float, offset: float):
     return 1 / (1 + np.exp(-(slope * fused + offset)))
 
 
+class Lesson(NamedTuple):
+    """What D has yet to learn from a frame: phi34 and, where the target was found in it, its box (4,) and those of
+    other objects (m, 4), corners in the crop. short_term: of the memory only the latest frames count."""
+    phi: object
+    box: np.ndarray | None
+    others: np.ndarray
+    short_term: bool
+
+
 class Target:
     """Everything that belongs to the object being tracked and is gone with it."""
 
@@ -76,6 +85,7 @@ class Target:
         self.template, self.discriminator, self.border, self.random = template, discriminator, border, random
         self.state = State.TRACKING
         self.since_update = 0     # frames since the last training of D
+        self.lesson: Lesson | None = None           # a training that is put off
         self.low = 0              # consecutive frames with a score below `lost_score`
         self.lost = 0             # frames searched since the target was lost
         self.seen = self.center, self.size          # where it was last believed to be
@@ -146,12 +156,19 @@ class Tracker:
         self._target = target
 
     def update(self, frame: np.ndarray) -> Estimate:
-        """Find the target in the next frame (H, W, 3) BGR uint8, of any size.
+        """Find the target in the next frame (H, W, 3) BGR uint8, of any size, and learn from it.
 
         Raises RuntimeError before `init`, ValueError for a bad frame; the state is then unchanged.
         """
+        estimate = self.answer(frame)
+        self.learn()
+        return estimate
+
+    def answer(self, frame: np.ndarray) -> Estimate:
+        """As `update`, but what is to be learned from the frame waits for `learn`, or for the next call."""
         target = self._followed()
         frame = check_frame(frame)
+        self.learn()
 
         window = self._search(target, frame)                                             # Algorithm 1, line 4
         phi, boxes, scores, parts = self._look(window, target, frame)                    # lines 5-10
@@ -161,8 +178,20 @@ class Tracker:
         score = self._judge(target, corners, fused, nu, tau)
         if target.state is not State.LOST:
             self._move(target, corners, fused, frame)
-        updated = self._learn(target, phi, boxes, scores, best)                          # line 12
-        return Estimate(target.box, score, fused, target.state, nu, tau, c, updated)
+        target.lesson = self._lesson(target, phi, boxes, scores, best)                   # line 12
+        return Estimate(target.box, score, fused, target.state, nu, tau, c, target.lesson is not None)
+
+    def learn(self) -> None:
+        """Train the discriminator if the latest answer asks for it; without a target there is nothing to do."""
+        target, config = self._target, self.config
+        if target is None or target.lesson is None:
+            return
+        lesson, target.lesson = target.lesson, None
+        if lesson.box is not None:
+            samples = draw_samples(lesson.box, config.update_positives, config.update_negatives, NEGATIVE_IOU[1],
+                                   SEARCH_SIZE, target.random, distractors=lesson.others)
+            target.discriminator.remember(self.nets.as_array(lesson.phi), samples)
+        target.discriminator.update(lesson.short_term, config.update_iterations)
 
     def consider(self, frame: np.ndarray, boxes: np.ndarray) -> Estimate | None:
         """Take a lost target back at one of `boxes` (M, 4) x, y, w, h in `frame`, such as those of a detector.
@@ -176,6 +205,7 @@ class Tracker:
         boxes = [check_box(box, (frame.shape[1], frame.shape[0])) for box in boxes]
         if target.state is not State.LOST:
             return None
+        self.learn()
         found = None
         for box in sorted(boxes, key=lambda box: np.linalg.norm(box[:2] + box[2:] / 2 - target.center))[:CONSIDERED]:
             place = xywh_to_xyxy(box)
@@ -307,23 +337,17 @@ class Tracker:
         if not target.low:
             target.seen = target.center, target.size
 
-    def _learn(self, target: Target, phi, boxes: np.ndarray, scores: np.ndarray, best: int) -> bool:
-        """Collect samples and train D when necessary: every K frames, when the score falls, when a distractor shows."""
+    def _lesson(self, target: Target, phi, boxes: np.ndarray, scores: np.ndarray, best: int) -> Lesson | None:
+        """What D shall learn from a frame: every K frames, when a distractor shows, when the score falls."""
         config = self.config
         target.since_update += 1
+        if target.since_update < min(config.update_gap, config.update_interval) or target.state is State.LOST:
+            return None
         others = iou(boxes, boxes[best]) < DISTRACTOR_IOU
         rival = float(scores[others].max(initial=0.0))
+        falling = target.state is State.UNCERTAIN
         distracted = rival > max(DISTRACTOR_RATIO * scores[best], DISTRACTOR_SCORE)
-        due = target.since_update >= config.update_interval
-        found = target.state is State.TRACKING
-        if found and (due or distracted):
-            box = boxes[best]
-            samples = draw_samples(box, config.update_positives, config.update_negatives, NEGATIVE_IOU[1],
-                                   SEARCH_SIZE, target.random, distractors=boxes[others])
-            target.discriminator.remember(self.nets.as_array(phi), samples)
-        falling = target.state is State.UNCERTAIN and target.since_update > 1
-        if not (found and (due or distracted)) and not falling:
-            return False
-        target.discriminator.update(short_term=falling, steps=config.update_iterations)
+        if not (falling or distracted or target.since_update >= config.update_interval):
+            return None
         target.since_update = 0
-        return True
+        return Lesson(phi, None if falling else boxes[best], boxes[others], falling)

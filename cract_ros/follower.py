@@ -132,8 +132,12 @@ class Follower:
         except ValueError as error:
             self._log.warning(f'frame skipped: {error}')
 
+    def learn(self) -> None:
+        """What the latest answer has put off until it was published."""
+        self._run('learn')
+
     def _update(self, frame: Frame, image: np.ndarray):
-        estimate = self._run('update', image)
+        estimate = self._run('answer', image)
         self._take(frame, image, estimate.box, estimate.state.value)
         return estimate
 

@@ -331,6 +331,7 @@ class TrackerNode(LifecycleNode):
             age = self._outputs.publish(answer, self._camera, self._depths)
             self._monitor.answered(time.perf_counter() - started, age)
             self._report(answer.state == LOST)
+            self._follower.learn()
 
     def _report(self, lost: bool) -> None:
         if lost and not self._was_lost:

@@ -161,8 +161,9 @@ def test_discriminator_tells_the_target_from_its_surroundings_and_learns_hard_ne
     phi, random = smooth_map(37), np.random.default_rng(0)
     box = np.array([100.0, 100, 150, 150])
     discriminator = Discriminator(0.001, 20, 100, 20, seed=0)
-    solution = discriminator.start([(phi, draw_samples(box, 200, 1000, 0.5, 257, random))], 6)
-    assert solution.after < solution.before / 3
+    discriminator.start([(phi, draw_samples(box, 200, 1000, 0.5, 257, random))], 6)
+    positive, negative = map(discriminator.layers, discriminator.memory.first)
+    assert positive.mean() > 0.8 and negative.mean() < 0.1 and np.quantile(negative, 0.98) < positive.mean()
 
     def score(where):
         features = pyramid(roi_align(phi, np.float32(where)[None, None])[0])

@@ -49,8 +49,8 @@ class ScriptedTracker:
         self._see('init', frame)
         self.initialized, self.box = True, np.array(box)
 
-    def update(self, frame):
-        self._see('update', frame)
+    def answer(self, frame):
+        self._see('answer', frame)
         state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
         return estimate(self.box + [1, 0, 0, 0], state)
 
@@ -95,7 +95,7 @@ def test_a_box_of_an_old_image_is_followed_through_all_later_ones_in_order():
     assert text == "following 'car' from x 10, y 20, w 30, h 16 in the image stamped 2.000000000, " \
                    'caught up through 2 later images'
     assert scene.follower.answer().header.stamp.sec == 5
-    assert scene.tracker.seen == [('init', 2), ('update', 3), ('update', 4), ('update', 5)]
+    assert scene.tracker.seen == [('init', 2), ('answer', 3), ('answer', 4), ('answer', 5)]
     assert scene.follower.answer() is None
 
 
@@ -106,7 +106,7 @@ def test_a_box_of_the_newest_image_needs_no_catching_up():
     assert scene.follower.answer() is None
     scene.show(3, 4)
     assert scene.follower.answer().header.stamp.sec == 4
-    assert scene.tracker.seen == [('init', 2), ('update', 4)]
+    assert scene.tracker.seen == [('init', 2), ('answer', 4)]
 
 
 def test_an_image_that_is_no_picture_is_left_out_on_the_way():
@@ -115,7 +115,7 @@ def test_an_image_that_is_no_picture_is_left_out_on_the_way():
     scene.history.newest().message.step = 1
     scene.show(3, 4)
     scene.init(1)
-    assert scene.tracker.seen == [('init', 1), ('update', 3)]
+    assert scene.tracker.seen == [('init', 1), ('answer', 3)]
     assert 'step is 1' in scene.log.lines[0]
 
 
@@ -136,7 +136,7 @@ def test_a_refused_box_leaves_target_and_images_as_they_were():
         Scene.init(scene, -5)
     scene.show(3)
     assert scene.follower.answer().target_id == 'first'
-    assert scene.tracker.seen == [('init', 2), ('update', 3)]
+    assert scene.tracker.seen == [('init', 2), ('answer', 3)]
 
 
 def test_time_since_the_target_was_seen_counts_arrived_images_and_their_stamps():
@@ -167,7 +167,7 @@ def test_a_pause_leaves_images_alone_and_a_new_target_ends_it():
     scene.follower.pause(True)
     scene.init(2)
     assert scene.follower.answer().state == 'tracking'
-    assert scene.tracker.seen == [('init', 1), ('update', 3), ('init', 2), ('update', 3)]
+    assert scene.tracker.seen == [('init', 1), ('answer', 3), ('init', 2), ('answer', 3)]
 
 
 def test_reset_forgets_the_target():
@@ -198,7 +198,7 @@ def test_a_lost_target_is_taken_back_in_the_image_of_the_candidates_and_caught_u
     assert considered(scene, 3, (5, 5, 9, 9), (50, 5, 9, 9))
     answer = scene.follower.answer()
     assert (answer.header.stamp.sec, answer.state, answer.frames_since_seen) == (5, 'tracking', 0)
-    assert scene.tracker.seen[2:] == [('consider', 3), ('consider', 3), ('update', 4), ('update', 5)]
+    assert scene.tracker.seen[2:] == [('consider', 3), ('consider', 3), ('answer', 4), ('answer', 5)]
 
 
 @pytest.mark.parametrize('state', [State.TRACKING, State.UNCERTAIN])
@@ -209,7 +209,7 @@ def test_candidates_never_change_a_target_that_is_followed(state):
     scene.show(2)
     scene.follower.answer()
     assert not considered(scene, 2, (50, 5, 9, 9))
-    assert scene.tracker.seen == [('init', 1), ('update', 2)]
+    assert scene.tracker.seen == [('init', 1), ('answer', 2)]
 
 
 def test_candidates_of_an_image_that_is_not_kept_are_refused():
@@ -245,7 +245,7 @@ def test_the_target_goes_on_on_the_cpu_from_where_it_was_seen_last(monkeypatch):
     scene.show(3)
     assert scene.follower.answer().state == 'tracking'
     assert made == ['cpu'] and scene.follower.tracker is cpu
-    assert cpu.seen == [('init', 2), ('update', 3)]
+    assert cpu.seen == [('init', 2), ('answer', 3)]
     np.testing.assert_array_equal(cpu.box, BOX + [1, 0, 0, 0])
     assert 'cuda:0 failed: CUDA out of memory' in scene.log.lines[0]
 

@@ -96,8 +96,8 @@ class WatchedTracker:
         CLOCK.work(INIT)
         self.camera.go_on()
 
-    def update(self, frame):
-        estimate = self._tracker.update(frame)
+    def answer(self, frame):
+        estimate = self._tracker.answer(frame)
         CLOCK.work(UPDATE)
         self.camera.go_on()
         return estimate

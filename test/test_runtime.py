@@ -167,6 +167,14 @@ def test_tensorrt_needs_an_onnx_runtime_with_tensorrt():
         make_nets(CONFIG.replace(runtime='tensorrt'))
 
 
+@pytest.mark.parametrize('name', ['openvino', 'onnx'])
+def test_auto_takes_int8_where_the_weights_have_its_ranges(name, int8_weights, tmp_path):
+    needs(name)
+    assert make_nets(CONFIG.replace(runtime=name, weights=int8_weights)).name == f'{name} int8'
+    save_weights(load_weights(), tmp_path / 'plain.pt')
+    assert make_nets(CONFIG.replace(runtime=name, weights=str(tmp_path / 'plain.pt'))).name == f'{name} fp32'
+
+
 @pytest.mark.parametrize('changes', [dict(runtime='torch', precision='int8'), dict(runtime='onnx', precision='bf16')])
 def test_a_precision_that_a_runtime_lacks_is_refused(changes):
     needs(changes['runtime'])

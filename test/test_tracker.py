@@ -56,6 +56,23 @@ def test_discriminator_is_trained_every_k_frames_at_least(clip, model):
     assert trained and max(np.diff([0, *trained])) <= 4
 
 
+def test_a_training_that_was_put_off_comes_before_the_next_answer(clip, model):
+    expected = run(clip[:14], model, update_interval=4)
+    tracker = Tracker(TrackerConfig(update_interval=4), model)
+    tracker.init(clip[0].image, clip[0].box)
+    for number, (frame, same) in enumerate(zip(clip[1:14], expected)):
+        found = tracker.answer(frame.image)
+        assert np.array_equal(found.box, same.box) and found.updated == same.updated
+        if number % 2:
+            tracker.learn()
+
+
+def test_updates_keep_a_distance(clip, model):
+    """Whatever asks for them: with these scores every frame does."""
+    estimates = run(clip[:14], model, update_interval=10, update_gap=3, uncertain_score=0.999, tracking_score=1.0)
+    assert [i for i, e in enumerate(estimates, 1) if e.updated] == [3, 6, 9, 12]
+
+
 @pytest.mark.parametrize('box', [(1, 2, float('nan'), 4), (10, 10, 0, 5), (900, 900, 20, 20), 'no box', (1, 2, 3)])
 def test_a_bad_box_keeps_the_old_target(clip, model, box):
     tracker = Tracker(TrackerConfig(), model)

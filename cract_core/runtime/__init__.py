@@ -74,7 +74,8 @@ class Nets(abc.ABC):
 
 
 def choose_runtime(config: TrackerConfig) -> tuple[str, str, str]:
-    """Runtime, precision and device that stand behind `auto`. Raises ValueError where something asked for is missing."""
+    """Runtime, precision and device that stand behind `auto`, whatever the weights have. Raises ValueError where
+    something asked for is missing."""
     runtime, precision = config.runtime, config.precision
     cuda = config.device != CPU and runtime in (AUTO, 'torch') and cuda_found()
     if config.device == CUDA and not cuda and runtime != 'tensorrt':
@@ -123,6 +124,8 @@ def make_nets(config: TrackerConfig, model=None) -> Nets:
             return TorchNets(model, config)
         return CudaNets(model, config, precision)
     weights = read_weights(config.weights)
+    if config.precision == AUTO and weights.ranges and 'int8' in PRECISIONS[runtime]:
+        precision = 'int8'
     if runtime == 'openvino':
         from .openvino_nets import OpenVinoNets
         return OpenVinoNets(weights, config, precision)
