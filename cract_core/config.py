@@ -83,6 +83,10 @@ class TrackerConfig:
     cg_iterations: int = parameter(
         20, 'conjugate-gradient steps inside one Gauss-Newton step', minimum=1, maximum=200)
 
+    learn_score: float = parameter(
+        0.05, 'below this score D learns nothing new of the target: it trains once more on its latest samples', minimum=0.0,
+        maximum=1.0, live=True)
+
     # Trust
     score_slope: float = parameter(
         9.41, 'score = 1 / (1 + exp(-(slope * Eq. 10 + offset))), a probability; `cract calibrate` fits both to the weights',
@@ -90,18 +94,18 @@ class TrackerConfig:
     score_offset: float = parameter(
         -5.86, 'see `score_slope`', minimum=-100.0, maximum=100.0, live=True)
     tracking_score: float = parameter(
-        0.2, 'an uncertain target counts as TRACKING again at this score',
+        0.5, 'an uncertain target counts as TRACKING again at this score',
         minimum=0.0, maximum=1.0, live=True)
     uncertain_score: float = parameter(
-        0.12, 'a score below this makes the state UNCERTAIN', minimum=0.0, maximum=1.0, live=True)
+        0.3, 'a score below this makes the state UNCERTAIN', minimum=0.0, maximum=1.0, live=True)
     lost_score: float = parameter(
-        0.05, 'a score below this for `lost_frames` frames makes the state LOST', minimum=0.0, maximum=1.0,
+        0.03, 'a score below this for `lost_frames` frames makes the state LOST', minimum=0.0, maximum=1.0,
         live=True)
     lost_frames: int = parameter(
         3, 'consecutive frames below `lost_score` before the target counts as lost', minimum=1, maximum=1000,
         unit='frames', live=True)
     reacquire_score: float = parameter(
-        0.2, 'a lost target is taken back only at this score', minimum=0.0, maximum=1.0, live=True)
+        0.12, 'a lost target is taken back only at this score', minimum=0.0, maximum=1.0, live=True)
     reacquire_identification: float = parameter(
         0.02, '... and only if the identifier gives at least this', minimum=0.0, maximum=1.0,
         live=True)

@@ -178,7 +178,7 @@ class Tracker:
         score = self._judge(target, corners, fused, nu, tau)
         if target.state is not State.LOST:
             self._move(target, corners, fused, frame)
-        target.lesson = self._lesson(target, phi, boxes, scores, best)                   # line 12
+        target.lesson = self._lesson(target, phi, boxes, scores, score)                  # line 12
         return Estimate(target.box, score, fused, target.state, nu, tau, c, target.lesson is not None)
 
     def learn(self) -> None:
@@ -337,15 +337,15 @@ class Tracker:
         if not target.low:
             target.seen = target.center, target.size
 
-    def _lesson(self, target: Target, phi, boxes: np.ndarray, scores: np.ndarray, best: int) -> Lesson | None:
+    def _lesson(self, target: Target, phi, boxes: np.ndarray, scores: np.ndarray, score: float) -> Lesson | None:
         """What D shall learn from a frame: every K frames, when a distractor shows, when the score falls."""
-        config = self.config
+        config, best = self.config, int(scores.argmax())
         target.since_update += 1
         if target.since_update < min(config.update_gap, config.update_interval) or target.state is State.LOST:
             return None
         others = iou(boxes, boxes[best]) < DISTRACTOR_IOU
         rival = float(scores[others].max(initial=0.0))
-        falling = target.state is State.UNCERTAIN
+        falling = score < config.learn_score
         distracted = rival > max(DISTRACTOR_RATIO * scores[best], DISTRACTOR_SCORE)
         if not (falling or distracted or target.since_update >= config.update_interval):
             return None

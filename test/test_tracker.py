@@ -69,8 +69,17 @@ def test_a_training_that_was_put_off_comes_before_the_next_answer(clip, model):
 
 def test_updates_keep_a_distance(clip, model):
     """Whatever asks for them: with these scores every frame does."""
-    estimates = run(clip[:14], model, update_interval=10, update_gap=3, uncertain_score=0.999, tracking_score=1.0)
+    estimates = run(clip[:14], model, update_interval=10, update_gap=3, learn_score=1.0)
     assert [i for i, e in enumerate(estimates, 1) if e.updated] == [3, 6, 9, 12]
+
+
+@pytest.mark.parametrize('learn_score, learned', [(0.0, True), (1.0, False)])
+def test_nothing_of_the_target_is_learned_below_a_score(clip, model, learn_score, learned):
+    tracker = Tracker(TrackerConfig(learn_score=learn_score, lost_score=0.0, update_interval=1), model)
+    tracker.init(clip[0].image, clip[0].box)
+    assert tracker.answer(clip[1].image).updated
+    lesson = tracker._target.lesson
+    assert (lesson.box is not None) == learned and lesson.short_term != learned
 
 
 @pytest.mark.parametrize('box', [(1, 2, float('nan'), 4), (10, 10, 0, 5), (900, 900, 20, 20), 'no box', (1, 2, 3)])
