@@ -37,14 +37,16 @@ PACKAGE_STAMP := $(STAMPS)/package-$(call hash,$(PACKAGE_FILES) requirements-ros
 # $(call done,step): mark the step as done, and only in its present form
 done = rm -f $(STAMPS)/$(1)-* && touch $@
 
-.PHONY: help env test demo clean
+.PHONY: help env test demo weights clean
 
 help:
 	@cat <<-'END'
 	make demo    track a target through the ROS 2 node on a rendered aerial scene; writes demo/out.mp4
 	             CLIP=<video or image folder> BOX=x,y,w,h plays your own
 	make test    run all tests; PYTEST_ARGS='-m "not slow" -k crop' chooses
-	make env     build the environment in .venv (the two above do it when needed)
+	make weights train the networks on a CPU as the shipped ones were (seven hours of one core); writes runs/weights/cract.pt
+	             DATA=<folder of training shards>, IMAGENET=<ResNet-18 weights, else downloaded>
+	make env     build the environment in .venv (those above do it when needed)
 	make clean   remove the environment and all build results
 
 	Needed beforehand: Linux, python3 (3.10 or later) with its venv module and headers, a C and C++ compiler, make.
@@ -102,6 +104,19 @@ test: env
 
 demo: env
 	@$(BIN)/python -m cract_ros.demo $(if $(CLIP),--clip '$(CLIP)') $(if $(BOX),--box '$(BOX)')
+
+weights: env
+	@test -n '$(DATA)' || { echo 'error: say where the training shards are: make weights DATA=<folder>' >&2; exit 1; }
+	leg() {
+	    $(BIN)/cract train config/$$2 --data '$(DATA)' --output runs/leg$$1 --seed $$1 "$${@:3}" $(TRAIN_ARGS)
+	}
+	leg 1 train_cpu.yaml $(if $(IMAGENET),--imagenet '$(IMAGENET)')
+	leg 2 train_cpu_finish.yaml --start-from runs/leg1/cract.pt
+	for number in 3 4 5; do
+	    leg $$number train_cpu_more.yaml --start-from runs/leg$$((number - 1))/cract.pt
+	done
+	$(BIN)/python scripts/average_weights.py runs/mean.pt runs/leg4/cract.pt runs/leg5/cract.pt
+	$(BIN)/cract export runs/weights --precision int8 --data '$(DATA)' --weights runs/mean.pt
 
 clean:
 	rm -rf $(VENV) build install log dist *.egg-info

@@ -89,17 +89,17 @@ class TrackerConfig:
 
     # Trust
     score_slope: float = parameter(
-        9.41, 'score = 1 / (1 + exp(-(slope * Eq. 10 + offset))), a probability; `cract calibrate` fits both to the weights',
+        10.27, 'score = 1 / (1 + exp(-(slope * Eq. 10 + offset))), a probability; `cract calibrate` fits both to the weights',
         minimum=0.1, maximum=100.0, live=True)
     score_offset: float = parameter(
-        -5.86, 'see `score_slope`', minimum=-100.0, maximum=100.0, live=True)
+        -6.55, 'see `score_slope`', minimum=-100.0, maximum=100.0, live=True)
     tracking_score: float = parameter(
         0.5, 'an uncertain target counts as TRACKING again at this score',
         minimum=0.0, maximum=1.0, live=True)
     uncertain_score: float = parameter(
         0.3, 'a score below this makes the state UNCERTAIN', minimum=0.0, maximum=1.0, live=True)
     lost_score: float = parameter(
-        0.03, 'a score below this for `lost_frames` frames makes the state LOST', minimum=0.0, maximum=1.0,
+        0.05, 'a score below this for `lost_frames` frames makes the state LOST', minimum=0.0, maximum=1.0,
         live=True)
     lost_frames: int = parameter(
         3, 'consecutive frames below `lost_score` before the target counts as lost', minimum=1, maximum=1000,

@@ -1,6 +1,7 @@
 """The demo through all of its processes, and against the tracker without ROS on the same frames."""
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from cract_core.evaluation.metrics import overlaps
 from cract_core.evaluation.sequences import read_boxes, write_boxes
 from cract_core.synthetic import generate
 from cract_core.video import FrameSource
+from cract_ros.bench import to_and_fro
 from cract_ros.demo import DemoError, find_clip
 from cract_ros.player import parse_box, read_ahead
 
@@ -149,3 +151,19 @@ def test_a_damaged_frame_is_an_error_of_the_reader(tmp_path):
     (tmp_path / '1.png').write_bytes(b'no picture')
     with FrameSource(tmp_path) as source, pytest.raises(ValueError, match='1.png'):
         list(read_ahead(source, None))
+
+
+def test_a_clip_is_shown_to_and_fro():
+    assert to_and_fro(9, 4) == [1, 2, 3, 2, 1, 0, 1, 2, 3]
+    assert to_and_fro(3, 2) == [1, 0, 1]
+
+
+def test_what_ros_adds_is_measured(tmp_path):
+    file = tmp_path / 'ros.json'
+    result = subprocess.run([sys.executable, '-m', 'cract_ros.bench', '--seconds', '2', '--rate', '20', '--json', str(file)],
+                            capture_output=True, text=True, timeout=2 * PATIENCE)
+    assert result.returncode == 0, result.stderr
+    figures = json.loads(file.read_text())['ros']
+    assert figures['frames'] == 30 and 0 < figures['answered'] <= 30  # ten of forty warm up
+    assert figures['latency_p50_ms'] > figures['overhead_p50_ms']
+    assert f'{figures["answered"]} of 30 frames answered' in result.stdout

@@ -1,9 +1,13 @@
 import pickle
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
 
 from cract_core.model import CractModel, load_weights, save_weights
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope='module')
@@ -62,3 +66,22 @@ def test_damaged_weights_are_refused(model, tmp_path, damage):
         torch.save(content, path)
     with pytest.raises(ValueError, match='w.pt'):
         load_weights(path)
+
+
+def test_weights_of_two_trainings_are_averaged(tmp_path):
+    average = runpy.run_path(str(ROOT / 'scripts/average_weights.py'))['average']
+    paths = [tmp_path / 'a.pt', tmp_path / 'b.pt']
+    for path in paths:
+        save_weights(CractModel(), path)
+    mean = average(paths).state_dict()
+    a, b = (load_weights(path).state_dict() for path in paths)
+    assert all(torch.allclose(mean[name], (a[name] + b[name]) / 2, atol=1e-6) for name in mean)
+    assert not all(torch.equal(a[name], b[name]) for name in mean)
+
+
+def test_networks_of_different_structure_are_not_averaged(tmp_path):
+    average = runpy.run_path(str(ROOT / 'scripts/average_weights.py'))['average']
+    save_weights(CractModel(), tmp_path / 'a.pt')
+    save_weights(CractModel(channels=64), tmp_path / 'b.pt')
+    with pytest.raises(ValueError, match='different structure'):
+        average([tmp_path / 'a.pt', tmp_path / 'b.pt'])
