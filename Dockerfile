@@ -4,20 +4,18 @@
 # --ipc=host: images go through /dev/shm, of which a container has too little by itself.
 FROM ros:jazzy-ros-base
 
-# another build of PyTorch: --build-arg TORCH=...
-ARG TORCH=torch
-RUN apt-get update \
-    && apt-get install -y --no-install-recommends python3-pip \
-    && rm -rf /var/lib/apt/lists/* \
-    && pip install --no-cache-dir --break-system-packages "$TORCH"
+# for CUDA: --build-arg RUNTIME=torch
+ARG RUNTIME="onnx onnxruntime openvino"
 
 WORKDIR /ws
 COPY . src/cract_ros
-# OpenCV and NumPy are Ubuntu's: those of PyPI do not go with its ROS packages
+# OpenCV and NumPy are Ubuntu's: those of PyPI do not go with its ROS packages. Hence pip comes after rosdep.
 RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3-pip \
     && rosdep update --rosdistro jazzy \
     && rosdep install -y --from-paths src --ignore-src --dependency-types buildtool --dependency-types build \
         --dependency-types exec \
+    && pip install --no-cache-dir --break-system-packages threadpoolctl $RUNTIME \
     && . /opt/ros/jazzy/setup.sh \
     && colcon build --packages-select cract_ros \
     && rm -rf build log /var/lib/apt/lists/*

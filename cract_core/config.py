@@ -66,7 +66,7 @@ class TrackerConfig:
     update_positives: int = parameter(
         50, 'positive samples drawn for an update (n+)', minimum=1, maximum=1000, unit='samples')
     update_negatives: int = parameter(
-        200, 'negative samples drawn for an update (n-)', minimum=1, maximum=5000, unit='samples')
+        150, 'negative samples drawn for an update (n-)', minimum=1, maximum=5000, unit='samples')
     long_memory: int = parameter(
         100, 'frames whose samples are kept for long-term updates', minimum=1, maximum=1000, unit='frames')
     short_memory: int = parameter(

@@ -9,6 +9,7 @@ from typing import Iterator, NamedTuple
 
 import cv2
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from .boxes import check_box, iou, to_numpy, xywh_to_xyxy
 from .config import TrackerConfig
@@ -113,6 +114,7 @@ class Tracker:
     def __init__(self, config: TrackerConfig = TrackerConfig(), model=None):
         self.config = config
         self.nets = make_nets(config, model)
+        self._pools = ThreadpoolController()
         self._target: Target | None = None
 
     @property
@@ -152,7 +154,8 @@ class Tracker:
         discriminator = Discriminator(config.regularization, config.cg_iterations, config.long_memory,
                                       config.short_memory, config.seed)
         target = Target(box, template, discriminator, border, np.random.default_rng(config.seed))
-        discriminator.start(self._views(target, frame), config.init_iterations)
+        with self._one_blas_thread():
+            discriminator.start(self._views(target, frame), config.init_iterations)
         self._target = target
 
     def update(self, frame: np.ndarray) -> Estimate:
@@ -187,11 +190,12 @@ class Tracker:
         if target is None or target.lesson is None:
             return
         lesson, target.lesson = target.lesson, None
-        if lesson.box is not None:
-            samples = draw_samples(lesson.box, config.update_positives, config.update_negatives, NEGATIVE_IOU[1],
-                                   SEARCH_SIZE, target.random, distractors=lesson.others)
-            target.discriminator.remember(self.nets.as_array(lesson.phi), samples)
-        target.discriminator.update(lesson.short_term, config.update_iterations)
+        with self._one_blas_thread():
+            if lesson.box is not None:
+                samples = draw_samples(lesson.box, config.update_positives, config.update_negatives, NEGATIVE_IOU[1],
+                                       SEARCH_SIZE, target.random, distractors=lesson.others)
+                target.discriminator.remember(self.nets.as_array(lesson.phi), samples)
+            target.discriminator.update(lesson.short_term, config.update_iterations)
 
     def consider(self, frame: np.ndarray, boxes: np.ndarray) -> Estimate | None:
         """Take a lost target back at one of `boxes` (M, 4) x, y, w, h in `frame`, such as those of a detector.
@@ -222,6 +226,10 @@ class Tracker:
         score = self._judge(target, corners, fused, nu, tau)
         self._move(target, corners, fused, frame)
         return Estimate(target.box, score, fused, target.state, nu, tau, c, False)
+
+    def _one_blas_thread(self):
+        """A second one gains little on D's matrices, and then waits busily while the networks want its core."""
+        return self._pools.limit(limits=1, user_api='blas')
 
     def _followed(self) -> Target:
         if self._target is None:
