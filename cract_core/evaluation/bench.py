@@ -34,6 +34,7 @@ from .peers import NETWORK_FILES, PEERS
 from .sequences import read_folders
 
 WARM_UP = 3           # frames whose times do not count
+PAUSE = 0.02          # seconds
 MEMORY_FRAMES = 15
 STAGES = ('search', 'select', 'refine')  # of the networks; the rest is the crop, the scores and the updates
 RENDERED = (640, 480)
@@ -151,7 +152,11 @@ def clip(frames: int, size: tuple[int, int]) -> Iterator[tuple[np.ndarray, np.nd
 
 
 def measure(specs: dict[str, TrackerSpec], size: tuple[int, int], frames: int) -> dict[str, dict]:
-    """Run all trackers on one clip, frame by frame in turn; name -> figures in ms."""
+    """Run all trackers on one clip, frame by frame in turn; name -> figures in ms.
+
+    Threads of most libraries wait busily for a while when they have done their work, and would take cores from the next
+    tracker: a pause goes before each frame, as there is one between the images of a camera.
+    """
     trackers = {name: spec.make() for name, spec in specs.items()}
     stages = {name: _watch(tracker) for name, tracker in trackers.items() if specs[name].name == 'cract'}
     first: dict[str, float] = {}
@@ -165,6 +170,7 @@ def measure(specs: dict[str, TrackerSpec], size: tuple[int, int], frames: int) -
                 tracker.init(frame, box)
                 first[name] = time.perf_counter() - start
                 continue
+            time.sleep(PAUSE)
             start = time.perf_counter()
             estimate = tracker.update(frame)
             times[name].append(time.perf_counter() - start)
