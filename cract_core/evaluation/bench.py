@@ -34,7 +34,7 @@ from .peers import NETWORK_FILES, PEERS
 from .sequences import read_folders
 
 WARM_UP = 3           # frames whose times do not count
-PAUSE = 0.02          # seconds
+PAUSE = 0.005         # seconds
 MEMORY_FRAMES = 15
 STAGES = ('search', 'select', 'refine')  # of the networks; the rest is the crop, the scores and the updates
 RENDERED = (640, 480)
@@ -155,7 +155,7 @@ def measure(specs: dict[str, TrackerSpec], size: tuple[int, int], frames: int) -
     """Run all trackers on one clip, frame by frame in turn; name -> figures in ms.
 
     Threads of most libraries wait busily for a while when they have done their work, and would take cores from the next
-    tracker: a pause goes before each frame, as there is one between the images of a camera.
+    tracker: a pause goes before each frame, long enough for them and too short for the processor to fall asleep.
     """
     trackers = {name: spec.make() for name, spec in specs.items()}
     stages = {name: _watch(tracker) for name, tracker in trackers.items() if specs[name].name == 'cract'}
