@@ -40,7 +40,7 @@ class Estimate:
     box: (4,) float64 x, y, w, h in pixels of the frame, 0-based, continuous, always finite; the last known box when
     lost. score: calibrated probability that the target is in view and `box` overlaps it by more than a half. fused:
     Eq. 10; identification nu+, discrimination tau (clamped) and proposal c are its parts, all in [0, 1] and for a
-    lost target those of its best candidate. updated: the discriminator was trained in this frame.
+    lost target those of its best candidate. updated: the discriminator learns from this frame.
     """
     box: np.ndarray
     score: float
@@ -86,7 +86,8 @@ class Target:
         self.template, self.discriminator, self.border, self.random = template, discriminator, border, random
         self.state = State.TRACKING
         self.since_update = 0     # frames since the last training of D
-        self.lesson: Lesson | None = None           # a training that is put off
+        self.lesson: Lesson | None = None           # what D has yet to learn
+        self.due = False          # `learn` was not called since the latest answer
         self.low = 0              # consecutive frames with a score below `lost_score`
         self.lost = 0             # frames searched since the target was lost
         self.seen = self.center, self.size          # where it was last believed to be
@@ -171,7 +172,8 @@ class Tracker:
         """As `update`, but what is to be learned from the frame waits for `learn`, or for the next call."""
         target = self._followed()
         frame = check_frame(frame)
-        self.learn()
+        if target.due:
+            self.learn()
 
         window = self._search(target, frame)                                             # Algorithm 1, line 4
         phi, boxes, scores, parts = self._look(window, target, frame)                    # lines 5-10
@@ -181,21 +183,34 @@ class Tracker:
         score = self._judge(target, corners, fused, nu, tau)
         if target.state is not State.LOST:
             self._move(target, corners, fused, frame)
-        target.lesson = self._lesson(target, phi, boxes, scores, score)                  # line 12
-        return Estimate(target.box, score, fused, target.state, nu, tau, c, target.lesson is not None)
+        lesson = self._lesson(target, phi, boxes, scores, score)                         # line 12
+        if lesson is not None:
+            while target.lesson is not None:  # only where updates follow each other in successive frames
+                self.learn()
+            target.lesson = lesson
+        target.due = True
+        return Estimate(target.box, score, fused, target.state, nu, tau, c, lesson is not None)
 
     def learn(self) -> None:
-        """Train the discriminator if the latest answer asks for it; without a target there is nothing to do."""
+        """Take the next step of what the discriminator has to learn, if anything; without a target nothing.
+
+        Samples of a frame are stored after its answer, and trained on after the next one: each takes half the time.
+        """
         target, config = self._target, self.config
-        if target is None or target.lesson is None:
+        if target is None:
             return
-        lesson, target.lesson = target.lesson, None
+        target.due, lesson = False, target.lesson
+        if lesson is None:
+            return
         with self._one_blas_thread():
             if lesson.box is not None:
                 samples = draw_samples(lesson.box, config.update_positives, config.update_negatives, NEGATIVE_IOU[1],
                                        SEARCH_SIZE, target.random, distractors=lesson.others)
                 target.discriminator.remember(self.nets.as_array(lesson.phi), samples)
-            target.discriminator.update(lesson.short_term, config.update_iterations)
+                target.lesson = lesson._replace(phi=None, box=None)
+            else:
+                target.discriminator.update(lesson.short_term, config.update_iterations)
+                target.lesson = None
 
     def consider(self, frame: np.ndarray, boxes: np.ndarray) -> Estimate | None:
         """Take a lost target back at one of `boxes` (M, 4) x, y, w, h in `frame`, such as those of a detector.

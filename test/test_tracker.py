@@ -73,6 +73,18 @@ def test_updates_keep_a_distance(clip, model):
     assert [i for i, e in enumerate(estimates, 1) if e.updated] == [3, 6, 9, 12]
 
 
+def test_an_update_is_spread_over_two_frames(clip, model):
+    tracker = Tracker(TrackerConfig(learn_score=0.0, lost_score=0.0, update_interval=3, update_gap=3), model)
+    tracker.init(clip[0].image, clip[0].box)
+    discriminator, done = tracker._target.discriminator, []
+    for frame in clip[1:8]:
+        remembered, layers = len(discriminator.memory), discriminator.layers.w
+        tracker.update(frame.image)
+        done.append((len(discriminator.memory) - remembered, discriminator.layers.w is not layers))
+    assert [stored for stored, _ in done] == [0, 0, 1, 0, 0, 1, 0]
+    assert {i for i, (_, trained) in enumerate(done) if trained} <= {3, 6} and done[3][1]
+
+
 @pytest.mark.parametrize('learn_score, learned', [(0.0, True), (1.0, False)])
 def test_nothing_of_the_target_is_learned_below_a_score(clip, model, learn_score, learned):
     tracker = Tracker(TrackerConfig(learn_score=learn_score, lost_score=0.0, update_interval=1), model)

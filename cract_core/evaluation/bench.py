@@ -177,7 +177,9 @@ def measure(specs: dict[str, TrackerSpec], size: tuple[int, int], frames: int) -
             updated[name].append(estimate.updated)
     figures = {}
     for name in trackers:
-        seconds, trained = np.array(times[name])[WARM_UP:], np.array(updated[name])[WARM_UP:]
+        trained = np.array(updated[name])
+        trained[1:] |= trained[:-1].copy()  # an update goes on in the frame after
+        seconds, trained = np.array(times[name])[WARM_UP:], trained[WARM_UP:]
         figures[name] = dict(init_ms=first[name] * 1e3, **percentiles(seconds))
         if name in stages:
             figures[name] |= dict(
