@@ -82,7 +82,6 @@ class TrackerConfig:
         1, 'Gauss-Newton steps in an update', minimum=1, maximum=20)
     cg_iterations: int = parameter(
         20, 'conjugate-gradient steps inside one Gauss-Newton step', minimum=1, maximum=200)
-
     learn_score: float = parameter(
         0.05, 'below this score D learns nothing new of the target: it trains once more on its latest samples', minimum=0.0,
         maximum=1.0, live=True)

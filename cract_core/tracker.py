@@ -183,7 +183,7 @@ class Tracker:
         score = self._judge(target, corners, fused, nu, tau)
         if target.state is not State.LOST:
             self._move(target, corners, fused, frame)
-        lesson = self._lesson(target, phi, boxes, scores, score)                         # line 12
+        lesson = self._lesson(target, phi, boxes, scores, best, score)                   # line 12
         if lesson is not None:
             while target.lesson is not None:  # only where updates follow each other in successive frames
                 self.learn()
@@ -360,9 +360,10 @@ class Tracker:
         if not target.low:
             target.seen = target.center, target.size
 
-    def _lesson(self, target: Target, phi, boxes: np.ndarray, scores: np.ndarray, score: float) -> Lesson | None:
+    def _lesson(self, target: Target, phi, boxes: np.ndarray, scores: np.ndarray, best: int,
+                score: float) -> Lesson | None:
         """What D shall learn from a frame: every K frames, when a distractor shows, when the score falls."""
-        config, best = self.config, int(scores.argmax())
+        config = self.config
         target.since_update += 1
         if target.since_update < min(config.update_gap, config.update_interval) or target.state is State.LOST:
             return None
