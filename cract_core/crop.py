@@ -58,10 +58,11 @@ class Window:
                               borderMode=cv2.BORDER_CONSTANT, borderValue=border)
 
 
-def context_side(width: float, height: float) -> float:
-    """Side of the template window in pixels of the frame: sqrt((w + c)(h + c)) with c = (w + h) / 2 (SiamFC)."""
+def context_side(width, height):
+    """Side of the template window in pixels of the frame: sqrt((w + c)(h + c)) with c = (w + h) / 2 (SiamFC). Numbers,
+    arrays or tensors."""
     context = CONTEXT * (width + height)
-    return math.sqrt((width + context) * (height + context))
+    return ((width + context) * (height + context)) ** 0.5
 
 
 def template_window(center, width: float, height: float) -> Window:

@@ -26,7 +26,7 @@ from cract_core.training.loop import TrainConfig, Trainer, imagenet_backbone, tr
 
 RED = (40, 40, 220)
 PLAIN = Augmentation(rotated=0, aspect=0, perspective=0, pasted=0, pasted_large=0, pasted_box=0, distractor=0,
-                     occluded=0, grey=0, colour=0, lit=0, blurred=0, noisy=0, compressed=0, negative=0)
+                     occluded=0, grey=0, colour=0, lit=0, blurred=0, noisy=0, compressed=0, negative=0, solid=0)
 
 
 def add(archive, name, data):

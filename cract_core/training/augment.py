@@ -1,8 +1,8 @@
 """Template and search crops of a batch of pairs, cut, pasted together and augmented on the device of the images.
 
 A crop is made of layers: a scene or a ground, the target, distractors, occluders. Each layer is one bilinear sampling
-of images through a homography. How many pairs of a batch get an effect is fixed, which of them is drawn: no step waits
-for the device.
+of images through a homography, some targets are solid bodies (`solids`). How many pairs of a batch get an effect is
+fixed, which of them is drawn: no step waits for the device.
 """
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..boxes import area, from_center, to_center
-from ..crop import CONTEXT, SEARCH_SIZE, TEMPLATE_SIZE
+from ..crop import SEARCH_SIZE, TEMPLATE_SIZE, context_side
 from .data import CANVAS, MASK, ImageBank
+from .solids import Pose, Solids, rotation
 
 BLUR_SIZE = 11
 BLOCK = 8   # of JPEG, pixels
@@ -35,6 +36,8 @@ class Augmentation:
     perspective: float = 0.15    # change of scale over the template's side; four times that for pasted objects
     bent: float = 0.5            # pasted objects whose parts move against each other, as limbs do
     bend: float = 0.1            # ... by so much of the box's size at most
+    solid: float = 0.3           # pasted objects that are the front of a solid body
+    turned: float = 1.4          # ... which turns out of the plane by up to so much between the crops, radians
     pasted: float = 0.6          # objects that are cut out: on another ground
     pasted_large: float = 0.6    # boxes that fill their image, whose search region would be bare: on another ground
     pasted_box: float = 0.1      # other boxes: on another ground, with a soft rim
@@ -88,11 +91,6 @@ def inverse3(matrix: Tensor) -> Tensor:
     a, b, c = matrix.unbind(1)
     cofactors = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], -1)
     return cofactors / (a * cofactors[..., 0]).sum(-1)[:, None, None]
-
-
-def context_side(size: Tensor) -> Tensor:
-    """Side of the template window around boxes of width and height (B, 2); see `crop.context_side`."""
-    return (size + CONTEXT * size.sum(-1, keepdim=True)).prod(-1).sqrt()
 
 
 class PairSampler:
@@ -171,12 +169,12 @@ class PairSampler:
         (B, 2), shown so that their upright box has its centre at the crop's pixel `anchor` (B, 2) and is `zoom` (B,)
         times as large as in a window of that box."""
         low, high = points.amin(1), points.amax(1)
-        side = context_side(high - low)[:, None]
+        side = context_side(*(high - low).unbind(-1))[:, None]
         center = (low + high) / 2
         local = (points - center[:, None]) / side[:, None]
         moved = local @ shape.mT / (1 + (local * tilt[:, None]).sum(-1, keepdim=True))
         low, high = moved.amin(1), moved.amax(1)
-        scale = (TEMPLATE_SIZE * zoom / context_side(high - low))[:, None]
+        scale = (TEMPLATE_SIZE * zoom / context_side(*(high - low).unbind(-1)))[:, None]
         to_local = shape.new_zeros(len(points), 3, 3)
         to_local[:, 0, 0] = to_local[:, 1, 1] = 1 / side[:, 0]
         to_local[:, :2, 2] = -center / side
@@ -262,24 +260,55 @@ class PairSampler:
             return torch.where(first[:, None, None], table.outline[rows], table.shape[rows])
 
         still = torch.zeros_like(flip)
+        near, far = torch.exp(0.05 * self.uniform(count)), torch.exp(aug.scale * self.uniform(count))
         template_view = self._view(points(target), self._shape(flip, base, still, still), torch.zeros_like(tilt),
-                                   anchor, torch.exp(0.05 * self.uniform(count)))
+                                   anchor, near)
         # of a box without a cut-out only the upright stretch is known
         axis = math.pi * self.uniform(count) * loose
         search_view = self._view(points(seen), self._shape(flip, base + turn, aug.aspect * self.uniform(count), axis),
-                                 tilt, shift, torch.exp(aug.scale * self.uniform(count)))
-        bend, search_view.box[:pasted] = self._bend(View(*(part[:pasted] for part in search_view)),
-                                                    points(seen)[:pasted])
+                                 tilt, shift, far)
+        solid = math.floor(aug.solid * pasted + 0.5)  # the first of the pasted rows
+        solids, poses = self._solids(target[:solid], base[:solid], turn[:solid])
+        flat = slice(solid, pasted)
+        bend, search_view.box[flat] = self._bend(View(*(part[flat] for part in search_view)), points(seen)[flat])
         crops = []
-        for rows, view, size, below, bend in zip(
-                (target, seen), (template_view, search_view), (TEMPLATE_SIZE, SEARCH_SIZE), self._grounds(pasted),
-                (None, bend)):
+        for rows, view, place, zoom, size, below, bend, pose in zip(
+                (target, seen), (template_view, search_view), (anchor, shift), (near, far),
+                (TEMPLATE_SIZE, SEARCH_SIZE), self._grounds(pasted), (None, bend), poses):
             scene, _ = self._cut(table.image[rows[pasted:]], view.inverse[pasted:], size)
-            over, alpha = self._cut(table.image[rows[:pasted]], view.inverse[:pasted], size,
-                                    self._alpha(rows[:pasted]), bend)
+            over, alpha = self._cut(table.image[rows[flat]], view.inverse[flat], size, self._alpha(rows[flat]), bend)
+            body, body_alpha, view.box[:solid] = solids.show(self.bank, pose, place[:solid], zoom[:solid], size)
+            over, alpha = torch.cat([body, over]), torch.cat([body_alpha, alpha])
             under, _ = self._cut(*below, size)
             crops.append(torch.cat([under + alpha * (over - under), scene]))
         return crops[0], template_view.box, crops[1], search_view.box
+
+    def _solids(self, target: Tensor, base: Tensor, turn: Tensor) -> tuple[Solids, tuple[Pose, Pose]]:
+        """Bodies whose fronts show the objects, and how they stand in the template and in the search crop."""
+        count, table = len(target), self.table
+        front = to_center(table.box[target])
+        front[:, 2:] *= 0.45  # half of a size, without the rim
+        other = table.image[self.draw(2 * count, self.any)].view(count, 2)
+        same = self.chance(2 * count, 0.6).view(count, 2)
+        image = table.image[target][:, None]
+        image = torch.cat([torch.where(same, image, other), image], 1)
+        room = self.bank.size[image.repeat_interleave(2, 1)] / 2
+        half = torch.minimum(self.between(16, 60, count, 6, 2), room)
+        patch = torch.cat([room + (room - half) * self.uniform(count, 6, 2), half], -1)
+        patch[:, 4] = front
+        edge = front[:, 2:] / front[:, 2:].prod(-1, keepdim=True).sqrt()
+        edge = torch.cat([edge, torch.exp(self.between(-2, 0.3, count, 1))], -1)
+        solids = Solids(edge / 2, self.between(1, math.sqrt(3), count), image, patch)
+
+        upright = torch.where(self.chance(count, 0.5), 0.5, self.between(0, 1, count)) * math.pi
+        right, down, away = torch.eye(3, device=target.device)[:, None].expand(-1, count, -1)
+        tilted = torch.stack([upright.cos(), upright.sin(), torch.zeros_like(upright)], -1)
+        first = (rotation(away, base) @ rotation(right, 0.3 * self.uniform(count))
+                 @ rotation(down, 0.5 * self.uniform(count)))
+        second = rotation(away, turn) @ rotation(tilted, self.aug.turned * self.uniform(count)) @ first
+        distance = self.between(2.5, 8, count)
+        light = F.normalize(self.uniform(count, 3), dim=-1) * self.between(0, 0.5, count, 1)
+        return solids, (Pose(first, distance, light), Pose(second, distance, light))
 
     def _grounds(self, count: int) -> list[tuple[Tensor, Tensor]]:
         """Images and homographies of the grounds of template and search crops, about the same place of a scene."""
@@ -313,7 +342,7 @@ class PairSampler:
         # towards the side that has room, from touching the target to well apart
         way = (SEARCH_SIZE / 2 - place[:, :2]) / 64 + 1.2 * self.uniform(count, 2)
         way = way / way.norm(dim=-1, keepdim=True).clamp(min=1e-3)
-        zoom = context_side(place[:, 2:]) / TEMPLATE_SIZE * torch.exp(0.35 * self.uniform(count))
+        zoom = context_side(*place[:, 2:].unbind(-1)) / TEMPLATE_SIZE * torch.exp(0.35 * self.uniform(count))
         view = self._view(self.table.outline[other],
                           self._shape(torch.where(self.chance(count, 0.5), -1.0, 1.0),
                                       aug.rotation * 1.5 * self.uniform(count), 2 * aug.aspect * self.uniform(count),
@@ -336,7 +365,7 @@ class PairSampler:
         count, place = len(rows), to_center(box[rows])
         patch = self.chance(count, 0.5)
         other = torch.where(patch, self.draw(count, self.any), self.draw(count, self.extra))
-        size = torch.exp(0.5 * self.uniform(count)) * context_side(place[:, 2:]) / TEMPLATE_SIZE
+        size = torch.exp(0.5 * self.uniform(count)) * context_side(*place[:, 2:].unbind(-1)) / TEMPLATE_SIZE
         view = self._view(self.table.outline[other],
                           self._shape(torch.ones(count, device=box.device), 0.6 * self.uniform(count),
                                       0.8 * self.uniform(count), math.pi * self.uniform(count)),
