@@ -19,6 +19,7 @@ from .proposals import Proposals
 from .runtime import Template, make_nets
 
 MIN_SIZE = 4.0           # a target never shrinks below, pixels of the frame
+USUAL_RATE = 0.1         # of the running mean of scores
 SAME_IOU = 0.5           # two boxes of successive frames that overlap more show one candidate
 CONSIDERED = 8           # boxes of a detector that are looked at in one frame
 DISTRACTOR_IOU = 0.3     # a proposal that overlaps the target less is another object
@@ -89,6 +90,8 @@ class Target:
         self.lesson: Lesson | None = None           # what D has yet to learn
         self.due = False          # `learn` was not called since the latest answer
         self.low = 0              # consecutive frames with a score below `lost_score`
+        self.usual: float | None = None             # running mean of the scores since it was given or taken back,
+        self.fallen = 0                             # and consecutive scores far below it
         self.lost = 0             # frames searched since the target was lost
         self.seen = self.center, self.size          # where it was last believed to be
         self.candidate: np.ndarray | None = None    # of a lost target: corners (4,) in the frame,
@@ -327,7 +330,10 @@ class Tracker:
                 return min(score, config.lost_score)  # the box that is told is not where the target may be
             self._take_back(target, corners)
         target.low = target.low + 1 if score < config.lost_score else 0
-        if target.low >= config.lost_frames:
+        usual = score if target.usual is None else target.usual
+        target.fallen = target.fallen + 1 if score < config.fall_ratio * usual else 0
+        target.usual = usual + USUAL_RATE * (score - usual)
+        if target.low >= config.lost_frames or target.fallen >= config.fall_frames:
             target.state = State.LOST
             target.center, target.size = target.seen
         elif score < config.uncertain_score:
@@ -348,6 +354,7 @@ class Tracker:
     @staticmethod
     def _take_back(target: Target, corners: np.ndarray) -> None:
         target.state, target.low, target.candidate, target.agreed = State.UNCERTAIN, 0, None, 0
+        target.usual, target.fallen = None, 0
         target.size = corners[2:] - corners[:2]
 
     def _move(self, target: Target, corners: np.ndarray, score: float, frame: np.ndarray) -> None:
@@ -357,7 +364,7 @@ class Tracker:
         height, width = frame.shape[:2]
         target.size = np.clip(size, MIN_SIZE, (max(width, MIN_SIZE), max(height, MIN_SIZE)))
         target.center = np.clip((corners[:2] + corners[2:]) / 2, 0, (width, height))
-        if not target.low:
+        if not target.low and not target.fallen:
             target.seen = target.center, target.size
 
     def _lesson(self, target: Target, phi, boxes: np.ndarray, scores: np.ndarray, best: int,
@@ -369,7 +376,7 @@ class Tracker:
             return None
         others = iou(boxes, boxes[best]) < DISTRACTOR_IOU
         rival = float(scores[others].max(initial=0.0))
-        falling = score < config.learn_score
+        falling = score < config.learn_score or target.fallen > 0
         distracted = rival > max(DISTRACTOR_RATIO * scores[best], DISTRACTOR_SCORE)
         if not (falling or distracted or target.since_update >= config.update_interval):
             return None

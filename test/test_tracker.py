@@ -187,6 +187,29 @@ def test_low_scores_in_a_row_lose_the_target_where_it_was_last_seen():
     assert tuple(target.center) == (50, 20)
 
 
+def test_a_sudden_fall_of_the_score_loses_the_target_and_a_slow_one_does_not():
+    tracker, target = by_hand(lost_score=0.0, fall_ratio=0.25, fall_frames=5)
+    good, low = (10, 0.9, 1, 1), (10, 0.3, 0, 0)  # scores 0.98 and 0.12
+    assert states(tracker, target, [good] * 4 + [low] * 4 + [good] + [low] * 5) == 'tttt' 'uuuu' 't' 'uuuul'
+    tracker, target = by_hand(lost_score=0.0, fall_ratio=0.25, fall_frames=5)
+    slowly = [(10, fused, 1, 1) for fused in np.linspace(0.9, 0.3, 60)]
+    assert 'l' not in states(tracker, target, slowly + [low] * 20)
+
+
+def test_a_fallen_score_is_measured_anew_after_the_target_was_taken_back():
+    tracker, target = by_hand(lost_score=0.0, reacquire_score=0.1)
+    assert states(tracker, target, [(10, 0.9, 1, 1)] + [(10, 0.3, 0, 0)] * 5)[-1] == 'l'
+    assert states(tracker, target, [(30, 0.35, 0.7, 0.7)] * 12) == 'l' + 'u' * 11
+
+
+def test_nothing_of_the_target_is_learned_from_a_fallen_score(clip, model):
+    tracker = Tracker(TrackerConfig(learn_score=0.0, lost_score=0.0, fall_ratio=1.0, update_interval=1), model)
+    tracker.init(clip[0].image, clip[0].box)
+    tracker._target.usual = 1.0
+    assert tracker.answer(clip[1].image).updated
+    assert tracker._target.lesson.box is None and tracker._target.lesson.short_term
+
+
 def test_a_lost_target_is_taken_back_when_all_agree_on_one_place_twice():
     tracker, target = by_hand()
     target.state = State.LOST
