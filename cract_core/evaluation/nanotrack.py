@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 
 from ..boxes import check_box
+from ..crop import context_side
 from ..tracker import Estimate, State
 
 TEMPLATE_SIZE, SEARCH_SIZE = 127, 255   # pixels of the two crops
-CONTEXT = 0.5                           # of width + height, around the target in the template
 STRIDE = 16                             # crop pixels from one point of the score map to the next
 PENALTY, WINDOW, RATE = 0.138, 0.455, 0.348     # of the configuration of version 3
 MIN_SIZE = 10.0                         # pixels of the frame
@@ -91,19 +91,19 @@ class NanoTrack:
         self._center, self._size = box[:2] + box[2:] / 2, box[2:].copy()
         self._fill = frame.mean(axis=(0, 1))
         self._template = self._networks.features(
-            crop_around(frame, self._center, _context_side(self._size), TEMPLATE_SIZE, self._fill))
+            crop_around(frame, self._center, context_side(*self._size), TEMPLATE_SIZE, self._fill))
 
     def update(self, frame: np.ndarray) -> Estimate:
         """Follow the target into the next frame; RuntimeError before `init`."""
         if self._template is None:
             raise RuntimeError('update before init: there is no target to follow')
-        side = _context_side(self._size)
+        side = context_side(*self._size)
         scale = TEMPLATE_SIZE / side                # crop pixels per frame pixel
         crop = crop_around(frame, self._center, side * SEARCH_SIZE / TEMPLATE_SIZE, SEARCH_SIZE, self._fill)
         score, distances = self._networks.match(self._template, self._networks.features(crop))
         centers, sizes = decode(distances)
         # a candidate of another size or shape than the target's loses, and one far from the last place
-        penalty = np.exp(PENALTY * (1 - _ratio(_context_side(sizes), TEMPLATE_SIZE)
+        penalty = np.exp(PENALTY * (1 - _ratio(context_side(*sizes), TEMPLATE_SIZE)
                                     * _ratio(sizes[0] / sizes[1], self._size[0] / self._size[1])))
         window = np.outer(np.hanning(len(score)), np.hanning(len(score)))
         rank = penalty * score * (1 - WINDOW) + window * WINDOW
@@ -133,12 +133,6 @@ def crop_around(frame: np.ndarray, center: np.ndarray, side: float, size: int, f
     matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
     return cv2.warpAffine(frame, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT,
                           borderValue=tuple(float(value) for value in fill))
-
-
-def _context_side(size: np.ndarray):
-    """Side of the square around a target of `size` (2, ...) with its context."""
-    context = CONTEXT * (size[0] + size[1])
-    return np.sqrt((size[0] + context) * (size[1] + context))
 
 
 def _ratio(one, other):

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..boxes import area, from_center, to_center
 from ..crop import SEARCH_SIZE, TEMPLATE_SIZE, context_side
 from .data import CANVAS, MASK, ImageBank
-from .solids import Pose, Solids, rotation
+from .solids import Pose, Solids, pixel_centers, rotation
 
 BLUR_SIZE = 11
 BLOCK = 8   # of JPEG, pixels
@@ -217,9 +217,7 @@ class PairSampler:
              bend: Bend | None = None) -> tuple[Tensor, Tensor]:
         """Sample crops (B, 3, size, size) of images (B,) through homographies from crop to image, bent before if asked;
         with `alpha` (B, 1, 320, 320) on the images the same sample of it."""
-        line = torch.arange(size, device=image.device) + 0.5
-        v, u = torch.meshgrid(line, line, indexing='ij')
-        point = torch.stack([u, v], -1).view(1, -1, 2)
+        point = pixel_centers(size, image.device)
         if bend is not None:
             point = point + bend.at(point.expand(len(image), -1, -1))
         point = point @ inverse[:, :, :2].mT + inverse[:, None, :, 2]

@@ -54,9 +54,8 @@ class Solids(NamedTuple):
         low, high = self.extent(pose)
         count, scale = len(zoom), (TEMPLATE_SIZE * zoom / context_side(*(high - low).unbind(-1)))[:, None]
         fine = SAMPLES * size
-        line = (torch.arange(fine, device=anchor.device) + 0.5) / SAMPLES
-        v, u = torch.meshgrid(line, line, indexing='ij')
-        plane = (torch.stack([u, v], -1).view(1, -1, 2) - anchor[:, None]) / scale[:, None] + (low + high)[:, None] / 2
+        place = pixel_centers(fine, anchor.device) / SAMPLES
+        plane = (place - anchor[:, None]) / scale[:, None] + (low + high)[:, None] / 2
         distance = pose.distance[:, None, None]
         # camera and rays in a frame in which the body is the cube of half edge 1; a ray meets the plane at t = 1
         way = torch.cat([plane, distance.expand(-1, plane.shape[1], 1)], -1) @ pose.turn / self.half[:, None]
@@ -99,6 +98,13 @@ class Solids(NamedTuple):
         normal = torch.where(curved[..., None], point, flat) / self.half[:, None]
         normal = normal / normal.norm(dim=-1, keepdim=True).clamp(min=1e-6)
         return (normal @ pose.turn.mT * pose.light[:, None]).sum(-1)
+
+
+def pixel_centers(size: int, device: torch.device) -> Tensor:
+    """(1, size * size, 2) u, v of all pixels of a square crop, row by row."""
+    line = torch.arange(size, device=device) + 0.5
+    v, u = torch.meshgrid(line, line, indexing='ij')
+    return torch.stack([u, v], -1).view(1, -1, 2)
 
 
 def rotation(axis: Tensor, angle: Tensor) -> Tensor:
