@@ -126,6 +126,15 @@ class TrackerConfig:
     scan_step: float = parameter(
         0.6, 'step of the scan for a lost target, as a part of the search region', minimum=0.1, maximum=2.0, live=True)
 
+    # Recent view of the target for the identifier
+    view_interval: int = parameter(
+        10, 'frames between two recent views that the identifier compares with, beside the first', minimum=1, maximum=100000,
+        unit='frames', live=True)
+    view_score: float = parameter(
+        0.8, 'a recent view is taken only at this score', minimum=0.0, maximum=1.0, live=True)
+    view_agreement: float = parameter(
+        0.5, '... and only if identifier and discriminator each give at least this', minimum=0.0, maximum=1.0, live=True)
+
     # Machine
     device: str = parameter(AUTO, 'where the networks run; auto takes CUDA if there is one', choices=(AUTO, CPU, CUDA))
     runtime: str = parameter(

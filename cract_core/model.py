@@ -9,24 +9,25 @@ import torch
 from torch import Tensor, nn
 
 from .backbone import Backbone, Fusion, fold
-from .boxes import decode
+from .boxes import decode, from_center, to_center
 from .refine import RelationHead, apply_offsets
 from .roi_align import LEVELS, pyramid_roi_align
 from .rpn import Kernels, SiameseRpn
 from .weights_file import FORMAT, find_weights, read_weights
 
 CHANNELS = 128  # of phi34
+WIDE = 1.3      # R looks at so many times a box's sides: the edges that it seeks lie inside
 
 
 class Template(NamedTuple):
     """What a target's first frame contributes to every later one."""
     kernels: Kernels   # of the RPN
     regress: Tensor    # R's share of f_init, (B, width, 4, 4)
-    identify: Tensor   # I's share of f_init, (B, width, 4, 4)
+    identify: Tensor   # I's share of f_init, (B, width, 4, 4); for `refine` of T templates (T, width, 4, 4)
 
 
 class Refined(NamedTuple):
-    """boxes (N, 4) after Eq. 4, their aligned features (N, 3C, 6, 6) and nu+ (N,)."""
+    """boxes (N, 4) after Eq. 4, their aligned features (N, 3C, 6, 6) and nu+ by each of T templates (T, N)."""
     boxes: Tensor
     features: Tensor
     identification: Tensor
@@ -55,11 +56,16 @@ class CractModel(nn.Module):
         """phi34 of crops (B, 3, S, S), BGR 0..255."""
         return self.fusion(*self.backbone(crop))
 
+    def pool_wide(self, phi: Tensor, boxes: Tensor) -> Tensor:
+        """What R sees of boxes (B, N, 4): `pool` of wider ones."""
+        box = to_center(boxes)
+        return self.pool(phi, from_center(torch.cat([box[..., :2], WIDE * box[..., 2:]], -1)))
+
     def template(self, phi: Tensor, boxes: Tensor) -> Template:
         """phi34 of template crops (B, C, 17, 17) and the targets' boxes (B, 4) in them (Eq. 2)."""
-        f_init = self.pool(phi, boxes[:, None])
-        return Template(self.rpn.kernels(phi), self.regressor.template_term(f_init),
-                        self.identifier.template_term(f_init))
+        boxes = boxes[:, None]
+        return Template(self.rpn.kernels(phi), self.regressor.template_term(self.pool_wide(phi, boxes)),
+                        self.identifier.template_term(self.pool(phi, boxes)))
 
     def propose(self, phi: Tensor, template: Template) -> tuple[Tensor, Tensor]:
         """All anchors, decoded: boxes (B, M, 4) in crop pixels and coarse scores c (B, M)."""
@@ -68,11 +74,15 @@ class CractModel(nn.Module):
 
     def refine(self, phi: Tensor, proposals: Tensor, template: Template) -> Refined:
         """Box regression, feature alignment, identification of one frame's proposals (N, 4): Eq. 1, 3-6."""
-        f = self.pool(phi, proposals[None])
+        f = self.pool_wide(phi, proposals[None])
         boxes = self.align(proposals, self.regressor(f, template.regress))
         aligned = self.pool(phi, boxes[None])
-        identification = self.identifier(aligned, template.identify).softmax(-1)[:, 1]
-        return Refined(boxes, aligned, identification)
+        return Refined(boxes, aligned, self.identify(aligned, template.identify))
+
+    def identify(self, aligned: Tensor, templates: Tensor) -> Tensor:
+        """nu+ (T, N) of aligned features (N, 3C, 6, 6) by the shares of T templates in I, (T, width, 4, 4) (Eq. 6)."""
+        logits = self.identifier.relate(self.identifier.proposal_term(aligned)[None], templates[:, None])
+        return logits.softmax(-1)[:, 1].view(len(templates), -1)
 
     def fold(self) -> 'CractModel':
         """Merge all batch norms for inference, in place."""

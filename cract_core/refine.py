@@ -37,8 +37,8 @@ class RelationHead(nn.Module):
         return F.conv2d(f, self.conv.weight[:, :self.channels])
 
     def relate(self, proposal_term: Tensor, template_term: Tensor) -> Tensor:
-        """The two halves, equal in length or one of length 1 -> (M, outputs)."""
-        x = F.relu(proposal_term + template_term).flatten(1)
+        """The two halves, which broadcast against each other to (..., width, 4, 4) -> (M, outputs)."""
+        x = F.relu(proposal_term + template_term).reshape(-1, self.fc1.in_features)
         return self.fc3(F.relu(self.fc2(F.relu(self.fc1(x)))))
 
     def forward(self, f: Tensor, template_term: Tensor) -> Tensor:

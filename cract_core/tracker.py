@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 import math
 from dataclasses import dataclass
 from typing import Iterator, NamedTuple
@@ -15,33 +14,28 @@ from .boxes import check_box, iou, to_numpy, xywh_to_xyxy
 from .config import TrackerConfig
 from .crop import AUGMENTED_VIEWS, SEARCH_SIZE, VIEW_SIZE, Window, augmented_views, search_window, template_window
 from .discriminator import NEGATIVE_IOU, Discriminator, Samples, draw_samples
+from .presence import Presence, State, probability
 from .proposals import Proposals
+from .redetection import SAME_IOU, Redetection
 from .runtime import Template, make_nets
 
 MIN_SIZE = 4.0           # a target never shrinks below, pixels of the frame
-USUAL_RATE = 0.1         # of the running mean of scores
-SAME_IOU = 0.5           # two boxes of successive frames that overlap more show one candidate
+SAME_ASPECT = 0.01       # frames whose aspects differ by less are one picture at two sizes
 CONSIDERED = 8           # boxes of a detector that are looked at in one frame
 DISTRACTOR_IOU = 0.3     # a proposal that overlaps the target less is another object
 DISTRACTOR_RATIO = 0.5   # ... and a distractor if its score exceeds this part of the target's
 DISTRACTOR_SCORE = 0.25  # ... and this
 
 
-class State(enum.Enum):
-    """What the tracker believes about its target."""
-    TRACKING = 'tracking'
-    UNCERTAIN = 'uncertain'
-    LOST = 'lost'
-
-
 @dataclass(frozen=True)
 class Estimate:
     """The answer for one frame.
 
-    box: (4,) float64 x, y, w, h in pixels of the frame, 0-based, continuous, always finite; the last known box when
-    lost. score: calibrated probability that the target is in view and `box` overlaps it by more than a half. fused:
-    Eq. 10; identification nu+, discrimination tau (clamped) and proposal c are its parts, all in [0, 1] and for a
-    lost target those of its best candidate. updated: the discriminator learns from this frame.
+    box: (4,) float64 x, y, w, h in pixels of the frame, 0-based, continuous, always finite; for a lost target that of the
+    hypothesis that is followed, or the last one that was believed. score: calibrated probability that the target is in
+    view and `box` overlaps it by more than a half. fused: Eq. 10; identification nu+, discrimination tau (clamped) and
+    proposal c are its parts, all in [0, 1] and for a lost target those of its best candidate. updated: the discriminator
+    learns from this frame.
     """
     box: np.ndarray
     score: float
@@ -64,11 +58,6 @@ def check_frame(frame) -> np.ndarray:
     return frame
 
 
-def probability(fused, slope: float, offset: float):
-    """Eq. 10, a number or an array, as the probability of being right (Platt scaling)."""
-    return 1 / (1 + np.exp(-(slope * fused + offset)))
-
-
 class Lesson(NamedTuple):
     """What D has yet to learn from a frame: phi34 and, where the target was found in it, its box (4,) and those of
     other objects (m, 4), corners in the crop. short_term: of the memory only the latest frames count."""
@@ -79,23 +68,34 @@ class Lesson(NamedTuple):
 
 
 class Target:
-    """Everything that belongs to the object being tracked and is gone with it."""
+    """Everything that belongs to the object being tracked and is gone with it. frame_size: width, height."""
 
     def __init__(self, box: np.ndarray, template: Template, discriminator: Discriminator, border: tuple[float, ...],
-                 random: np.random.Generator):
+                 random: np.random.Generator, frame_size: tuple[int, int]):
         self.center, self.size = box[:2] + box[2:] / 2, box[2:].copy()
         self.template, self.discriminator, self.border, self.random = template, discriminator, border, random
-        self.state = State.TRACKING
+        self.frame_size = frame_size
+        self.presence = Presence()
         self.since_update = 0     # frames since the last training of D
+        self.since_view = 0       # frames since the identifier's recent view was taken
         self.lesson: Lesson | None = None           # what D has yet to learn
+        self.view: tuple | None = None              # crop and box (4,) in it, yet to become the recent view
         self.due = False          # `learn` was not called since the latest answer
-        self.low = 0              # consecutive frames with a score below `lost_score`
-        self.usual: float | None = None             # running mean of the scores since it was given or taken back,
-        self.fallen = 0                             # and consecutive scores far below it
-        self.lost = 0             # frames searched since the target was lost
-        self.seen = self.center, self.size          # where it was last believed to be
-        self.candidate: np.ndarray | None = None    # of a lost target: corners (4,) in the frame,
-        self.agreed = 0                             # and consecutive frames that agreed on it
+        self.seen = self.center, self.size          # where nothing spoke against it last
+        self.redetection: Redetection | None = None  # of a lost target
+
+    @property
+    def state(self) -> State:
+        return self.presence.state
+
+    def lose(self) -> None:
+        """It is lost from now on: sought from where nothing spoke against it last."""
+        self.presence.state, self.redetection = State.LOST, Redetection(*self.seen)
+
+    def take_back(self, corners: np.ndarray) -> None:
+        """It is believed to be seen again, with the size of `corners` (4,)."""
+        self.presence.restore()
+        self.redetection, self.size = None, corners[2:] - corners[:2]
 
     @property
     def corners(self) -> np.ndarray:
@@ -157,7 +157,7 @@ class Tracker:
         template = self.nets.template(window.cut(frame, border), window.to_crop(corners))  # line 2
         discriminator = Discriminator(config.regularization, config.cg_iterations, config.long_memory,
                                       config.short_memory, config.seed)
-        target = Target(box, template, discriminator, border, np.random.default_rng(config.seed))
+        target = Target(box, template.beside(template), discriminator, border, np.random.default_rng(config.seed), frame.shape[1::-1])
         with self._one_blas_thread():
             discriminator.start(self._views(target, frame), config.init_iterations)
         self._target = target
@@ -178,19 +178,21 @@ class Tracker:
         if target.due:
             self.learn()
 
-        window = self._search(target, frame)                                             # Algorithm 1, line 4
+        self._fit(target, frame)
+        window = self._window(target)                                                    # Algorithm 1, line 4
         phi, boxes, scores, parts = self._look(window, target, frame)                    # lines 5-10
         best = int(scores.argmax())                                                      # line 11
         corners, (c, nu, tau) = window.to_frame(boxes[best]), (float(v) for v in parts[best])
         fused = float(scores[best])
         score = self._judge(target, corners, fused, nu, tau)
-        if target.state is not State.LOST:
+        if target.redetection is None or target.redetection.following:
             self._move(target, corners, fused, frame)
         lesson = self._lesson(target, phi, boxes, scores, best, score)                   # line 12
         if lesson is not None:
             while target.lesson is not None:  # only where updates follow each other in successive frames
                 self.learn()
             target.lesson = lesson
+        self._view(target, frame, boxes, scores, parts, best, score)
         target.due = True
         return Estimate(target.box, score, fused, target.state, nu, tau, c, lesson is not None)
 
@@ -204,6 +206,8 @@ class Tracker:
             return
         target.due, lesson = False, target.lesson
         if lesson is None:
+            if target.view is not None:
+                target.template, target.view = target.template.beside(self.nets.template(*target.view)), None
             return
         with self._one_blas_thread():
             if lesson.box is not None:
@@ -240,7 +244,7 @@ class Tracker:
         if found is None:
             return None
         corners, fused, nu, tau, c = found
-        self._take_back(target, corners)
+        target.take_back(corners)
         score = self._judge(target, corners, fused, nu, tau)
         self._move(target, corners, fused, frame)
         return Estimate(target.box, score, fused, target.state, nu, tau, c, False)
@@ -275,13 +279,15 @@ class Tracker:
         last = window.to_crop(target.corners if last is None else last)
         phi, boxes, coarse = self.nets.search(window.cut(frame, target.border), target.template)  # line 5
         proposals = self._propose(boxes, coarse, target, last)                           # line 6
-        boxes, nu, tau = self.nets.refine(phi, proposals.boxes, target.template, target.discriminator.classifier)  # 7-10
+        boxes, views, tau = self.nets.refine(phi, proposals.boxes, target.template, target.discriminator.classifier)  # 7-10
+        nu = views.max(0)  # of the first view and a recent one, whichever is more alike
         parts = np.stack([to_numpy(proposals.scores), nu, tau.clip(0, 1)], 1).astype(np.float64)
         return phi, boxes.astype(np.float64), self._fuse(*parts.T), parts
 
     def _propose(self, boxes, coarse, target: Target, last: np.ndarray) -> Proposals:
-        """N of all anchors; the window decides nothing for a lost target, which may return anywhere."""
-        influence = 0.0 if target.state is State.LOST else self.config.window_influence
+        """N of all anchors; the window decides nothing where a lost target is sought: it may return anywhere."""
+        seeking = target.redetection is not None and not target.redetection.following
+        influence = 0.0 if seeking else self.config.window_influence
         return self.nets.select(boxes, coarse, np.float32(last), self.config.scale_penalty, influence)
 
     def _fuse(self, c: np.ndarray, nu: np.ndarray, tau: np.ndarray) -> np.ndarray:
@@ -289,57 +295,41 @@ class Tracker:
         refined = config.alpha * nu + (1 - config.alpha) * tau                           # Eq. 9
         return config.beta * refined + (1 - config.beta) * c                             # Eq. 10
 
-    def _search(self, target: Target, frame: np.ndarray) -> Window:
-        """Where to look: around the last box. For a lost target, at a candidate that waits to be confirmed; else by
-        turns around the last box, in a region that grows in steps, and at the next place of a scan.
+    @staticmethod
+    def _fit(target: Target, frame: np.ndarray) -> None:
+        """A frame of the same picture in another size: what is known in pixels is rescaled. In one of another aspect it
+        stays as it is."""
+        (width, height), (old_width, old_height) = frame.shape[1::-1], target.frame_size
+        target.frame_size = width, height
+        factor = width / old_width
+        if (width, height) == (old_width, old_height) or abs(factor * old_height / height - 1) > SAME_ASPECT:
+            return
+        target.center, target.size = target.center * factor, target.size * factor
+        target.seen = target.seen[0] * factor, target.seen[1] * factor
+        if target.redetection is not None:
+            target.redetection.scale(factor)
 
-        The scan visits the whole frame from the last box outwards, one search region a frame: it costs no more time.
-        """
-        if target.state is not State.LOST:
-            target.lost = 0
+    def _window(self, target: Target) -> Window:
+        """Where to look: around the last box, or where a lost target is sought."""
+        if target.redetection is None:
             return search_window(target.center, *target.size)
-        if target.candidate is not None:
-            return search_window((target.candidate[:2] + target.candidate[2:]) / 2, *target.size)
-        growth = self.config.search_growth
-        turn, scan = divmod(target.lost, 2)
-        target.lost += 1
-        if not scan:
-            return search_window(target.center, *target.size * (1, (1 + growth) / 2, growth)[turn % 3])
-        window = search_window(target.center, *target.size * growth)
-        height, width = frame.shape[:2]
-        step = self.config.scan_step * window.side
-        rows, columns = (max(1, math.ceil(length / step)) for length in (height, width))
-        x, y = np.meshgrid((np.arange(columns) + 0.5) * width / columns, (np.arange(rows) + 0.5) * height / rows)
-        places = np.stack([x.ravel(), y.ravel()], 1)
-        order = np.argsort(np.linalg.norm(places - target.center, axis=1), kind='stable')
-        return search_window(places[order[turn % len(order)]], *target.size * growth)
+        if not target.redetection.alive:
+            target.center, target.size = target.seen
+        return target.redetection.window(target.center, target.size, target.frame_size, self.config)
 
     def _judge(self, target: Target, corners: np.ndarray, fused: float, nu: float, tau: float) -> float:
         """Set the next state from the best box, `corners` (4,) in the frame, and return the score.
 
-        A lost target is taken back when `reacquire_frames` frames agree on one place.
+        A lost target is taken back when `reacquire_frames` looks agree on one place.
         """
-        config, score = self.config, self._calibrated(fused)
-        if target.state is State.LOST:
-            if not self._agree(fused, nu, tau):
-                target.candidate, target.agreed = None, 0
-            else:
-                same = target.candidate is not None and iou(target.candidate, corners) > SAME_IOU
-                target.candidate, target.agreed = corners, target.agreed + 1 if same else 1
-            if target.agreed < config.reacquire_frames:
-                return min(score, config.lost_score)  # the box that is told is not where the target may be
-            self._take_back(target, corners)
-        target.low = target.low + 1 if score < config.lost_score else 0
-        usual = score if target.usual is None else target.usual
-        target.fallen = target.fallen + 1 if score < config.fall_ratio * usual else 0
-        target.usual = usual + USUAL_RATE * (score - usual)
-        if target.low >= config.lost_frames or target.fallen >= config.fall_frames:
-            target.state = State.LOST
-            target.center, target.size = target.seen
-        elif score < config.uncertain_score:
-            target.state = State.UNCERTAIN
-        elif score >= config.tracking_score:
-            target.state = State.TRACKING
+        score, presence = self._calibrated(fused), target.presence
+        if presence.lost:
+            if not target.redetection.confirm(corners, self._agree(fused, nu, tau), tau, self.config):
+                return min(score, self.config.lost_score)  # the box that is told is not where the target may be
+            target.take_back(corners)
+        presence.judge(score, self.config)
+        if presence.lost:
+            target.lose()
         return score
 
     def _calibrated(self, fused: float) -> float:
@@ -351,12 +341,6 @@ class Tracker:
         return bool(nu >= config.reacquire_identification and tau >= config.reacquire_discrimination
                     and self._calibrated(fused) >= config.reacquire_score)
 
-    @staticmethod
-    def _take_back(target: Target, corners: np.ndarray) -> None:
-        target.state, target.low, target.candidate, target.agreed = State.UNCERTAIN, 0, None, 0
-        target.usual, target.fallen = None, 0
-        target.size = corners[2:] - corners[:2]
-
     def _move(self, target: Target, corners: np.ndarray, score: float, frame: np.ndarray) -> None:
         """Follow the best box (corners in the frame): the position at once, the size smoothed by the score."""
         rate = self.config.size_rate * score
@@ -364,7 +348,7 @@ class Tracker:
         height, width = frame.shape[:2]
         target.size = np.clip(size, MIN_SIZE, (max(width, MIN_SIZE), max(height, MIN_SIZE)))
         target.center = np.clip((corners[:2] + corners[2:]) / 2, 0, (width, height))
-        if not target.low and not target.fallen:
+        if target.presence.sure and not target.presence.lost:
             target.seen = target.center, target.size
 
     def _lesson(self, target: Target, phi, boxes: np.ndarray, scores: np.ndarray, best: int,
@@ -374,11 +358,29 @@ class Tracker:
         target.since_update += 1
         if target.since_update < min(config.update_gap, config.update_interval) or target.state is State.LOST:
             return None
-        others = iou(boxes, boxes[best]) < DISTRACTOR_IOU
-        rival = float(scores[others].max(initial=0.0))
-        falling = score < config.learn_score or target.fallen > 0
+        others, rival = _rival(boxes, scores, best)
+        falling = score < config.learn_score or target.presence.fallen > 0
         distracted = rival > max(DISTRACTOR_RATIO * scores[best], DISTRACTOR_SCORE)
         if not (falling or distracted or target.since_update >= config.update_interval):
             return None
         target.since_update = 0
         return Lesson(phi, None if falling else boxes[best], boxes[others], falling)
+
+    def _view(self, target: Target, frame: np.ndarray, boxes: np.ndarray, scores: np.ndarray, parts: np.ndarray, best: int,
+              score: float) -> None:
+        """Take the target's recent view for the identifier, of a frame in which nothing is in doubt."""
+        config = self.config
+        target.since_view += 1
+        _, nu, tau = parts[best]
+        if (target.since_view < config.view_interval or not target.presence.sure or target.state is not State.TRACKING
+                or score < config.view_score or min(nu, tau) < config.view_agreement
+                or _rival(boxes, scores, best)[1] > DISTRACTOR_RATIO * scores[best]):
+            return
+        window = template_window(target.center, *target.size)
+        target.view, target.since_view = (window.cut(frame, target.border), window.to_crop(target.corners)), 0
+
+
+def _rival(boxes: np.ndarray, scores: np.ndarray, best: int) -> tuple[np.ndarray, float]:
+    """Which candidates (N,) bool are other objects than the best one, and the highest of their scores."""
+    others = iou(boxes, boxes[best]) < DISTRACTOR_IOU
+    return others, float(scores[others].max(initial=0.0))

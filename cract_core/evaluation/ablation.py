@@ -47,8 +47,8 @@ class ParallelModel(CractModel):
 
     def refine(self, phi: Tensor, proposals: Tensor, template: Template) -> Refined:
         f = self.pool(phi, proposals[None])
-        boxes = apply_offsets(proposals, self.regressor(f, template.regress))
-        return Refined(boxes, f, self.identifier(f, template.identify).softmax(-1)[:, 1])
+        boxes = apply_offsets(proposals, self.regressor(self.pool_wide(phi, proposals[None]), template.regress))
+        return Refined(boxes, f, self.identify(f, template.identify))
 
 
 def fine_roi_align(features: Tensor, boxes: Tensor) -> Tensor:

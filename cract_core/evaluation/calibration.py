@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from ..boxes import iou, xywh_to_xyxy
 from ..config import TrackerConfig
-from ..tracker import Tracker, probability
+from ..presence import probability
+from ..tracker import Tracker
 from . import absence, runner
 from .sequences import Sequence, read_folder, read_folders, write_rendered
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..boxes import like
+from ..boxes import array_module, like
 from ..config import AUTO, CPU, CUDA, TrackerConfig
 from ..discriminator import Classifier
 from ..proposals import Proposals, change_penalty, cosine_window, select_proposals
@@ -22,6 +22,7 @@ from ..weights_file import read_weights
 PACKAGES = {'torch': 'torch', 'openvino': 'openvino', 'onnx': 'onnxruntime', 'tensorrt': 'onnxruntime'}
 PRECISIONS = {'torch': ('fp32',), 'openvino': ('fp32', 'bf16', 'int8'), 'onnx': ('fp32', 'int8'),
               'tensorrt': ('fp16', 'fp32')}
+TEMPLATES = 2  # the identifier compares with: the first view of the target, and a recent one
 CUDA_PRECISIONS = ('fp16', 'bf16', 'fp32')
 
 
@@ -30,7 +31,12 @@ class Template(NamedTuple):
     classify: np.ndarray       # (1, C, 5, 5)
     regress: np.ndarray        # (1, C, 5, 5)
     regress_term: np.ndarray   # (1, width, 4, 4)
-    identify_term: np.ndarray  # (1, width, 4, 4)
+    identify_term: np.ndarray  # (1, width, 4, 4); `refine` takes those of the TEMPLATES first and recent views
+
+    def beside(self, recent: 'Template') -> 'Template':
+        """With the identifier's share of a recent view after that of the first."""
+        terms = self.identify_term[:1], recent.identify_term[:1]
+        return self._replace(identify_term=array_module(terms[0]).concatenate(terms))
 
 
 class Nets(abc.ABC):
@@ -70,7 +76,8 @@ class Nets(abc.ABC):
 
     @abc.abstractmethod
     def refine(self, phi, proposals, template: Template, classifier: Classifier) -> tuple[np.ndarray, ...]:
-        """Eq. 1 and 3 to 7 on N proposals (N, 4): boxes (N, 4), nu+ (N,) and tau (N,), unbounded, always in numpy."""
+        """Eq. 1 and 3 to 7 on N proposals (N, 4): boxes (N, 4), nu+ by each template (TEMPLATES, N) and tau (N,), unbounded,
+        always in numpy."""
 
 
 def choose_runtime(config: TrackerConfig) -> tuple[str, str, str]:

@@ -88,5 +88,5 @@ def measure_ranges(weights: Weights, folder: str | Path, count: int, seed: int =
         window = search_window(center + random.normal(0, SHIFT, 2) * size, *size)
         phi, boxes, scores = nets.search(window.cut(frame, border), template)
         proposals = nets.select(boxes, scores, np.float32(window.to_crop(corners)), 0.0, 0.0)
-        nets.refine(phi, proposals.boxes, template, nothing)
+        nets.refine(phi, proposals.boxes, template.beside(template), nothing)
     return {place: tuple(np.mean(rows, 0).tolist()) for place, rows in nets.seen.items()}

@@ -19,7 +19,7 @@ from ..model import CractModel, Template, load_weights
 from ..roi_align import BINS, LEVELS
 from ..rpn import Kernels
 from ..weights_file import find_weights, read_weights
-from . import graphs
+from . import TEMPLATES, graphs
 from .torch_nets import refine
 
 OPSET = 17
@@ -76,7 +76,7 @@ def examples(model: CractModel, proposals: int = 10) -> dict[str, tuple]:
         template=(template, inputs, ('classify', 'regress', 'regress_term', 'identify_term')),
         features=(features, dict(crop=picture(VIEW_SIZE)), ('phi',)),
         search=(search, found, ('phi', 'boxes', 'scores')),
-        refine=(refine, dict(phi=phi, proposals=boxes[:proposals], regress_term=made[2], identify_term=made[3],
+        refine=(refine, dict(phi=phi, proposals=boxes[:proposals], regress_term=made[2], identify_term=made[3].repeat(TEMPLATES, 1, 1, 1),
                              projection=torch.randn(PROJECTED, depth) / depth, w=torch.randn(inputs_of_d + 1, HIDDEN) / 9,
                              v=torch.randn(HIDDEN + 1) / 9), ('refined', 'identification', 'discrimination')))
 

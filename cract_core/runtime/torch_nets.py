@@ -21,7 +21,7 @@ HALVES = {'fp16': torch.float16, 'bf16': torch.bfloat16}
 
 def refine(model: core.CractModel, phi: Tensor, proposals: Tensor, regress: Tensor, identify: Tensor,
            projection: Tensor, w: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-    """Eq. 1 to 7: phi34, proposals (N, 4), the template's shares and D -> boxes (N, 4), nu+ (N,), tau (N,)."""
+    """Eq. 1 to 7: phi34, proposals (N, 4), the templates' shares and D -> boxes (N, 4), nu+ (T, N), tau (N,)."""
     refined = model.refine(phi, proposals, core.Template(None, regress, identify))
     x = (refined.features.permute(0, 2, 3, 1) @ projection.T).flatten(1)
     return refined.boxes, refined.identification, F.elu(x @ w[:-1] + w[-1]) @ v[:-1] + v[-1]
@@ -55,7 +55,7 @@ class TorchNets(Nets):
     @torch.inference_mode()
     def refine(self, phi, proposals, template: Template, classifier: Classifier):
         rows = self._refine(phi, *map(self._tensor, (proposals, *template[2:], *classifier))).cpu().numpy()
-        return rows[:, :4], rows[:, 4], rows[:, 5]
+        return rows[:, :4], rows[:, 5:].T, rows[:, 4]
 
     def _tensor(self, array) -> Tensor:
         return torch.as_tensor(array, device=self.device)
@@ -77,7 +77,7 @@ class TorchNets(Nets):
 
     def _refine(self, phi, proposals, regress_term, identify_term, projection, w, v) -> Tensor:
         boxes, nu, tau = refine(self.model, phi, proposals, regress_term, identify_term, projection, w, v)
-        return torch.cat([boxes, torch.stack([nu, tau], 1)], 1)
+        return torch.cat([boxes, tau[:, None], nu.T], 1)
 
 
 class CudaNets(TorchNets):

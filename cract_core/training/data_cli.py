@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 SHOW = """\
-Draw a contact sheet of augmented training pairs: template and search region of each pair with the target's box, green;
-orange where the template shows another object (a negative pair)."""
+Draw a contact sheet of augmented training pairs: template and search region of each pair with the target's box, green,
+orange where the template shows another object (a negative pair), and known boxes of other objects, blue."""
 
 PACK = """\
 Make shards for `cract train` from a training set as it is published: lasot, trackingnet and got10k (the training
@@ -55,17 +55,17 @@ def run(args: argparse.Namespace) -> int:
 def show(args: argparse.Namespace) -> int:
     """Write the contact sheet that the arguments ask for."""
     import cv2
-    import torch
+    import numpy as np
 
-    from .augment import PairSampler
-    from .data import load_bank
     from .loop import TrainConfig
+    from .pairs import PairSampler
+    from .pictures import load_bank
     config = TrainConfig.read(args.config) if args.config else TrainConfig()
     if args.pairs < 1 or args.columns < 1:
         raise ValueError('a contact sheet needs at least one pair and one column')
-    bank = load_bank(args.data, args.images, args.seed, config.pseudo_share)
-    generator = torch.Generator().manual_seed(args.seed)
-    sheet = contact_sheet(PairSampler(bank, config.augmentation, generator).sample(args.pairs), args.columns)
+    bank = load_bank(args.data, args.images)
+    sampler = PairSampler(bank, np.ones(len(bank.track), bool), config.augmentation, config.mix, tuple(config.loose))
+    sheet = contact_sheet(sampler.sample(args.pairs, np.random.default_rng(args.seed)), args.columns)
     if not cv2.imwrite(args.output, sheet):
         raise OSError(f'cannot write the picture {args.output}')
     print(Path(args.output))
@@ -77,17 +77,21 @@ def contact_sheet(pairs, columns: int):
     import cv2
     import numpy as np
     count = len(pairs.search)
-    height, gap = pairs.search.shape[-1], 4
-    left, right = pairs.template.shape[-1], pairs.search.shape[-1]
-    cell = np.array([height + gap, left + right + gap])
+    left, right = pairs.template.shape[1], pairs.search.shape[1]
+    gap = 4
+    cell = np.array([right + gap, left + right + gap])
     sheet = np.full((*(cell * (-(-count // columns), min(columns, count))), 3), 30, np.uint8)
+
+    def outline(picture: np.ndarray, box: np.ndarray, color: tuple[int, int, int]) -> None:
+        cv2.rectangle(picture, *box.round().astype(int).reshape(2, 2).tolist(), color, 1)
+
     for index in range(count):
         y, x = cell * divmod(index, columns)
         color = (0, 160, 255) if pairs.negative[index] else (0, 230, 0)
-        for crop, box, start, size in ((pairs.template, pairs.template_box, x, left),
-                                       (pairs.search, pairs.search_box, x + left, right)):
-            picture = np.ascontiguousarray(crop[index].permute(1, 2, 0).round().clamp(0, 255).byte().numpy())
-            low, high = box[index].round().int().view(2, 2).tolist()
-            cv2.rectangle(picture, low, high, color, 1)
-            sheet[y:y + size, start:start + size] = picture
+        template, search = pairs.template[index].copy(), pairs.search[index].copy()
+        for box in pairs.others[index][~np.isnan(pairs.others[index]).any(1)]:
+            outline(search, box, (255, 128, 0))
+        outline(search, pairs.search_box[index], color)
+        outline(template, pairs.template_box[index], color)
+        sheet[y:y + left, x:x + left], sheet[y:y + right, x + left:x + left + right] = template, search
     return sheet

@@ -4,12 +4,19 @@ from __future__ import annotations
 import copy
 import csv
 import dataclasses
+import itertools
 import math
+import multiprocessing
 import os
 import time
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Iterator
 
+import cv2
+import numpy as np
 import torch
 import torch.distributed as dist
 import yaml
@@ -17,13 +24,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..model import CractModel, load_weights, save_weights
-from .augment import Augmentation, PairSampler
-from .data import ImageBank, load_bank, split
-from .losses import Losses, Quality, pair_losses
+from .losses import Batch, Losses, Quality, pair_losses
+from .pairs import Augmentation, Pairs, PairSampler
+from .pictures import load_bank, split
 
 RESNET18_URL = 'https://download.pytorch.org/models/resnet18-f37072fd.pth'  # the name carries the SHA-256's start
 STAGES = ('none', 'layer3', 'layer2', 'all')
-RANK_SEED = 1000003       # times the number of a process: its own pairs
+HELD_OUT_SEED = 1         # of the held-out pairs: the same each time
+AHEAD = 2                 # batches that each worker makes in advance
 WATCH_EVERY = 10          # steps between two looks at the clock
 
 
@@ -49,8 +57,9 @@ class TrainConfig:
     unfreeze_step: int = 0         # after the heads have settled
     backbone_rate: float = 0.1     # times `rate`
     bfloat16: bool = False         # autocast, for GPUs
-    pseudo_share: float = 0.25     # targets that are random parts of scenes
-    mix: dict = field(default_factory=dict)  # set: how often it is drawn (default: root of its number of objects)
+    workers: int = 0               # processes that make the pairs; 0: this one does
+    mix: dict = field(default_factory=dict)    # set: how often it is drawn (default: root of its number of tracks)
+    loose: list = field(default_factory=list)  # sets whose boxes are not tight: they teach no box regression
     held_out: float = 0.02         # images kept for validation
     validate_every: int = 500
     checkpoint_every: int = 500
@@ -66,6 +75,8 @@ class TrainConfig:
         config = _fill(cls, content, '')
         if not isinstance(config.mix, dict) or not all(type(v) in (int, float) and v >= 0 for v in config.mix.values()):
             raise ValueError(f'training option mix must be a number for each set, got {config.mix!r}')
+        if not isinstance(config.loose, list) or not all(isinstance(name, str) for name in config.loose):
+            raise ValueError(f'training option loose must be a list of sets, got {config.loose!r}')
         if config.unfreeze not in STAGES:
             raise ValueError(f'unfreeze must be one of {", ".join(STAGES)}, got {config.unfreeze!r}')
         return config
@@ -150,9 +161,10 @@ def _mean_gradients(parameters: list[nn.Parameter]) -> None:
 
 
 class Trainer:
-    """State of a run: model, its moving average, optimiser, generator, the step reached and the seconds spent.
+    """State of a run: model, its moving average, optimiser, the step reached and the seconds spent.
 
-    Under torchrun each process draws its own pairs, and gradients are averaged over the processes.
+    What is drawn in a step depends on the seed, the process and the step alone: a run that is resumed needs no state of
+    generators. Under torchrun each process draws its own pairs, and gradients are averaged over the processes.
     """
 
     def __init__(self, config: TrainConfig):
@@ -161,10 +173,11 @@ class Trainer:
         self.rank, self.processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         if config.threads:
             torch.set_num_threads(config.threads)
+            cv2.setNumThreads(config.threads)
         torch.manual_seed(config.seed)
         self.model = start_model(config).to(self.device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
-        self.generator = torch.Generator(self.device).manual_seed(config.seed + RANK_SEED * self.rank)
+        self.generator = torch.Generator(self.device)
         late = [p for n, p in self.model.backbone.named_parameters() if self._learns(n)]
         self.model.backbone.requires_grad_(False)
         heads = [p for p in self.model.parameters() if p.requires_grad]
@@ -198,17 +211,22 @@ class Trainer:
         cosine = 0.01 + 0.99 * (1 + math.cos(math.pi * self.done())) / 2
         return config.rate * min(1.0, (self.step + 1) / max(1, config.warmup)) * cosine
 
-    def train_step(self, sampler: PairSampler) -> tuple[Losses, Quality]:
+    def key(self, step: int) -> tuple[int, int, int]:
+        """Seeds what this process draws in a step."""
+        return self.config.seed, self.rank, step
+
+    def train_step(self, pairs: Pairs) -> tuple[Losses, Quality]:
+        """One step of the optimiser on a batch."""
         config = self.config
+        self.generator.manual_seed(int(np.random.SeedSequence(self.key(self.step)).generate_state(1)[0]))
         if self.late and self.step == config.unfreeze_step:
             for parameter in self.late:
                 parameter.requires_grad_(True)
         for group in self.optimizer.param_groups:
             group['lr'] = self.rate() * group['scale']
         self.model.train()
-        pairs = sampler.sample(config.batch)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
-            losses, quality = pair_losses(self.model, pairs, self.generator)
+            losses, quality = pair_losses(self.model, Batch.of(pairs, self.device), self.generator)
         self.optimizer.zero_grad(set_to_none=True)
         losses.total().backward()
         learning = [p for g in self.optimizer.param_groups for p in g['params'] if p.grad is not None]
@@ -232,14 +250,13 @@ class Trainer:
                 mean.copy_(value)
 
     @torch.no_grad()
-    def validate(self, bank: ImageBank, batches: int = 8) -> tuple[Losses, Quality]:
+    def validate(self, sampler: PairSampler, batches: int = 12) -> tuple[Losses, Quality]:
         """Mean losses and quality of the averaged model on held-out images, the same pairs each time."""
-        generator = torch.Generator(self.device).manual_seed(1)
-        sampler = PairSampler(bank, self.config.augmentation, generator)
+        generator = torch.Generator(self.device).manual_seed(HELD_OUT_SEED)
         self.average.eval()
         rows = []
-        for _ in range(batches):
-            pairs = sampler.sample(self.config.batch)
+        for index in range(batches):
+            pairs = Batch.of(sampler.sample(16, np.random.default_rng((HELD_OUT_SEED, index))), self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16):
                 rows.append(pair_losses(self.average, pairs, generator))
         return (Losses(*(torch.stack(column).mean() for column in zip(*(r[0] for r in rows)))),
@@ -247,8 +264,7 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         state = dict(model=self.model.state_dict(), average=self.average.state_dict(),
-                     optimizer=self.optimizer.state_dict(), generator=self.generator.get_state(), step=self.step,
-                     seconds=self.seconds)
+                     optimizer=self.optimizer.state_dict(), step=self.step, seconds=self.seconds)
         part = path.with_suffix('.part')
         torch.save(state, part)
         part.replace(path)
@@ -259,10 +275,6 @@ class Trainer:
         self.average.load_state_dict(state['average'])
         self.optimizer.load_state_dict(state['optimizer'])
         self.step, self.seconds = state['step'], state['seconds']
-        if self.rank:  # the file holds the first process's
-            self.generator.manual_seed(self.config.seed + RANK_SEED * self.rank + self.step)
-        else:
-            self.generator.set_state(state['generator'].cpu())
         if self.late and self.step > self.config.unfreeze_step:
             for parameter in self.late:
                 parameter.requires_grad_(True)
@@ -297,12 +309,12 @@ def _train(config: TrainConfig, resume: bool) -> Path:
     first = trainer.rank == 0
     if resume and first:
         _truncate_log(log_path, trainer.step)
-    bank = load_bank(config.data, config.images, config.seed, config.pseudo_share, config.mix).to(trainer.device)
-    training, held_out = split(bank, config.held_out)
-    if not len(training.objects.image) or not len(held_out.objects.image):
-        raise ValueError(f'the {len(bank.size)} images in {config.data} cannot be split for training and validation '
+    bank = load_bank(config.data, config.images)
+    rows = split(bank, config.held_out)
+    if not all(part.any() for part in rows):
+        raise ValueError(f'the {len(bank.pictures)} images in {config.data} cannot be split for training and validation '
                          f'with held_out {config.held_out:g}')
-    sampler = PairSampler(training, config.augmentation, trainer.generator)
+    training, held_out = (PairSampler(bank, part, config.augmentation, config.mix, tuple(config.loose)) for part in rows)
     writer = _tensorboard(output) if first else None
     new = not log_path.exists()
     with (log_path if first else Path(os.devnull)).open('a', newline='') as stream:
@@ -321,14 +333,16 @@ def _train(config: TrainConfig, resume: bool) -> Path:
         bar = tqdm(total=config.steps, initial=trainer.step, desc='train', unit='step', disable=None if first else True)
         sums, count, start = None, 0, time.perf_counter()
         trainer.watch()
-        while trainer.done() < 1:
-            losses, quality = trainer.train_step(sampler)
+        for pairs in batches(training, trainer):
+            losses, quality = trainer.train_step(pairs)
             row = torch.stack([v.detach().float().nan_to_num() for v in (*losses, *quality)])
             sums, count = (row if sums is None else sums + row), count + 1
             bar.update()
             if trainer.step % WATCH_EVERY == 0:
                 trainer.watch()
             last = trainer.done() == 1
+            if last and not first:
+                break
             if not first:
                 continue
             if trainer.step % 50 == 0 or last:
@@ -344,10 +358,39 @@ def _train(config: TrainConfig, resume: bool) -> Path:
                 trainer.save(checkpoint)
                 save_weights(trainer.average, output / 'cract.pt')
                 start = time.perf_counter()
+            if last:
+                break
         bar.close()
     if first:
         plot_curves(log_path, output / 'curves.png')
     return output / 'cract.pt'
+
+
+def batches(sampler: PairSampler, trainer: Trainer) -> Iterator[Pairs]:
+    """The batch of each step from the trainer's on, made here or in advance by worker processes."""
+    steps, size, workers = itertools.count(trainer.step), trainer.config.batch, trainer.config.workers
+    if not workers:
+        for step in steps:
+            yield sampler.sample(size, np.random.default_rng(trainer.key(step)))
+    # forked: the pictures are shared, and nothing of torch runs there
+    with ProcessPoolExecutor(workers, multiprocessing.get_context('fork'), _start_worker, (sampler,)) as pool:
+        waiting = deque(pool.submit(_sample, size, trainer.key(next(steps))) for _ in range(workers * AHEAD))
+        try:
+            while True:
+                yield waiting.popleft().result()
+                waiting.append(pool.submit(_sample, size, trainer.key(next(steps))))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _start_worker(sampler: PairSampler) -> None:
+    global _sampler
+    _sampler = sampler
+    cv2.setNumThreads(1)
+
+
+def _sample(size: int, key: tuple[int, int, int]) -> Pairs:
+    return _sampler.sample(size, np.random.default_rng(key))
 
 
 def _truncate_log(path: Path, step: int) -> None:
@@ -376,7 +419,7 @@ def plot_curves(log: Path, picture: Path) -> None:
     with log.open(newline='') as stream:
         rows = list(csv.DictReader(stream))
     names = [*Losses._fields, *Quality._fields]
-    figure, axes = plt.subplots(2, 4, figsize=(14, 6), sharex=True)
+    figure, axes = plt.subplots(3, 3, figsize=(13, 9), sharex=True)
     for axis, name in zip(axes.flat, names):
         for kind, style in (('train', dict(alpha=0.5)), ('held_out', dict(marker='.'))):
             points = [(int(r['step']), float(r[name])) for r in rows if r['split'] == kind]
@@ -385,7 +428,6 @@ def plot_curves(log: Path, picture: Path) -> None:
         axis.set_title(name.replace('_', ' '))
         axis.grid(alpha=0.3)
     axes.flat[0].legend()
-    axes.flat[-1].axis('off')
     figure.supxlabel('step')
     figure.tight_layout()
     figure.savefig(picture, dpi=80)

@@ -1,8 +1,13 @@
-"""Target assignment and the three losses: L = l_rpn + l_reg + l_ide (Section 3.4)."""
+"""Target assignment and the three losses: L = l_rpn + l_reg + l_ide (Section 3.4).
+
+Beyond the paper, all chosen by measurement (docs/training.md): boxes are also drawn towards the truth by their overlap, and
+the classes are soft, so that scores rank boxes by how tight they are.
+"""
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,16 +15,36 @@ from torch import Tensor
 from ..boxes import constant, decode, encode, iou
 from ..model import CractModel
 from ..refine import OFFSET_SCALE
-from .augment import Pairs
+from .pairs import Pairs
 
 POSITIVE_IOU, NEGATIVE_IOU = 0.6, 0.3       # anchors
-RPN_SAMPLES, RPN_POSITIVES = 64, 16          # of one pair
-REGRESSION_SAMPLES, IDENTITY_SAMPLES = 16, 32
-PROPOSAL_IOU = 0.5                           # positive and negative proposals
+RPN_POSITIVES, RPN_BETWEEN, RPN_NEGATIVES = 16, 8, 40       # anchors of one pair
+REGRESSED_IOU = 0.4                          # proposals that R learns from
+LOOSE_IOU, TIGHT_IOU = 0.3, 0.9              # overlaps at which a box is no target at all, and wholly one
+PROPOSAL_IOU = 0.5                           # positive and negative proposals, for the log and where boxes are not exact
 TRAIN_NMS_IOU = 0.75
-JITTERED = 8                                 # of the proposals are drawn around the truth
-JITTER = (0.12, 0.12, 0.2, 0.2)
-CANDIDATES = 128
+JITTERED, OWN = 20, 12                       # proposals drawn around the truth, and the RPN's own
+JITTER = (0.12, 0.12, 0.2, 0.2)              # spread at most 1.7 times, at least 0.1 times this
+CANDIDATES = 96
+CROSSED = 4                                  # proposals that are shown beside another pair's template
+OVERLAP_WEIGHT = 3.0                         # of the overlap loss of R against half of the smooth L1 loss
+
+
+class Batch(NamedTuple):
+    """`Pairs` as tensors: crops (B, 3, S, S) float, channels last in memory."""
+    template: Tensor
+    template_box: Tensor
+    search: Tensor
+    search_box: Tensor
+    negative: Tensor
+    exact: Tensor
+    others: Tensor
+    track: Tensor
+
+    @classmethod
+    def of(cls, pairs: Pairs, device: torch.device) -> 'Batch':
+        tensors = [torch.from_numpy(part).to(device, non_blocking=True) for part in pairs]
+        return cls(*(part.permute(0, 3, 1, 2).float() if part.ndim == 4 else part for part in tensors))
 
 
 class Losses(NamedTuple):
@@ -36,6 +61,8 @@ class Quality(NamedTuple):
     """What the stages achieve on a batch, for the log."""
     recall: Tensor         # share of positive pairs with a proposal of IoU > 0.5 among those of the RPN
     gain: Tensor           # mean IoU gained by R on its positives
+    refined: Tensor        # mean IoU after R of the RPN's proposals that overlapped the target by half
+    chosen: Tensor         # mean IoU of the box that I ranks first among the RPN's own, after R
     accuracy: Tensor       # balanced accuracy of I
 
 
@@ -46,35 +73,57 @@ def pick(mask: Tensor, priority: Tensor, count: int) -> Tensor:
     return torch.zeros_like(mask).scatter_(1, index, values >= 0)
 
 
-def balanced(loss: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """Mean over positives plus mean over negatives, halved; a missing kind counts 0."""
-    def mean(mask):
-        return (loss * mask).sum() / mask.sum().clamp(min=1)
-    return (mean(positive) + mean(negative)) / 2
-
-
-def smooth_l1(prediction: Tensor, target: Tensor, mask: Tensor, beta: float) -> Tensor:
-    """Smooth L1 summed over the four coordinates and averaged over the masked boxes."""
-    loss = F.smooth_l1_loss(prediction, target, reduction='none', beta=beta).sum(-1)
+def masked_mean(loss: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the mask; 0 where it is empty."""
     return (loss * mask).sum() / mask.sum().clamp(min=1)
 
 
-def rpn_loss(logits: Tensor, offsets: Tensor, anchors: Tensor, pairs: Pairs,
+def balanced(loss: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """Mean over positives plus mean over negatives, halved; a missing kind counts 0."""
+    return (masked_mean(loss, positive) + masked_mean(loss, negative)) / 2
+
+
+def soft_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
+    """Cross entropy of two classes, logits (..., 2) background, target, against the probability (...) of the target."""
+    log = logits.log_softmax(-1)
+    return -(label * log[..., 1] + (1 - label) * log[..., 0])
+
+
+def tightness(overlap: Tensor, exact: Tensor) -> Tensor:
+    """Soft class of a box by its overlap with the truth; a hard one where the truth is not `exact` (both broadcast)."""
+    soft = ((overlap - LOOSE_IOU) / (TIGHT_IOU - LOOSE_IOU)).clamp(0, 1)
+    return torch.where(exact, soft, (overlap > PROPOSAL_IOU).float())
+
+
+def box_loss(offsets: Tensor, reference: Tensor, truth: Tensor, scale: Tensor, beta: float, overlap_weight: float) -> Tensor:
+    """Half of smooth L1, summed over the four offsets, and the lack of overlap of the decoded boxes: (..., 4) -> (...).
+    offsets and their targets are in units of `scale` (4,)."""
+    target = encode(reference, truth) / scale
+    smooth = F.smooth_l1_loss(offsets, target, reduction='none', beta=beta).sum(-1)
+    return smooth / 2 + overlap_weight * (1 - iou(decode(reference, offsets * scale), truth))
+
+
+def rpn_loss(logits: Tensor, offsets: Tensor, anchors: Tensor, batch: Batch,
              generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Cross entropy and smooth L1 over at most 64 anchors a pair. logits (B, M, 2), offsets (B, M, 4)."""
-    truth = pairs.search_box[:, None]
+    """Soft cross entropy over at most 64 anchors a pair, box loss over the positive. logits (B, M, 2), offsets (B, M, 4)."""
+    truth = batch.search_box[:, None]
     overlap = iou(anchors, truth)                                                     # (B, M)
     best = overlap >= overlap.amax(1, keepdim=True).clamp(min=0.4)                    # every target has an anchor
-    positive = ((overlap > POSITIVE_IOU) | best) & ~pairs.negative[:, None]
-    negative = torch.where(pairs.negative[:, None], torch.ones_like(positive), overlap < NEGATIVE_IOU)
+    known = ~batch.negative[:, None]
+    positive = ((overlap > POSITIVE_IOU) | best) & known
+    between = (overlap >= NEGATIVE_IOU) & ~positive & known
+    negative = (overlap < NEGATIVE_IOU) | ~known
     random = torch.rand(overlap.shape, generator=generator, device=overlap.device)
-    positive = pick(positive, random, RPN_POSITIVES)
-    half = (RPN_SAMPLES - RPN_POSITIVES) // 2
-    hard = pick(negative, logits.detach().float().softmax(-1)[..., 1], half)          # the most target-like
+    positive, between = pick(positive, random, RPN_POSITIVES), pick(between, random, RPN_BETWEEN)
+    half = RPN_NEGATIVES // 2
+    hard = pick(negative, logits.detach().softmax(-1)[..., 1], half)                  # the most target-like
     negative = hard | pick(negative & ~hard, random, half)
-    entropy = F.cross_entropy(logits.float().transpose(1, 2), positive.long(), reduction='none')
-    return (balanced(entropy, positive, negative),
-            smooth_l1(offsets.float(), encode(anchors, truth.expand(-1, anchors.shape[0], -1)), positive, 1 / 9))
+    decoded = iou(decode(anchors, offsets.detach()), truth)
+    label = tightness(decoded, batch.exact[:, None]) * (positive | between)
+    entropy = soft_cross_entropy(logits, label)
+    scale = torch.ones_like(offsets[0, 0])
+    loss = box_loss(offsets, anchors, truth.expand(-1, anchors.shape[0], -1), scale, 1 / 9, 1.0)
+    return balanced(entropy, positive | between, negative), masked_mean(loss, positive & batch.exact[:, None])
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, threshold: float, count: int) -> Tensor:
@@ -90,64 +139,76 @@ def batched_nms(boxes: Tensor, scores: Tensor, threshold: float, count: int) -> 
     return torch.stack(kept, 1)
 
 
-def training_proposals(boxes: Tensor, scores: Tensor, pairs: Pairs, generator: torch.Generator) -> Tensor:
-    """(B, 32, 4): boxes drawn around the truth, then the RPN's own best after suppression at 0.75."""
+def training_proposals(boxes: Tensor, scores: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
+    """(B, JITTERED + OWN + others, 4): boxes drawn around the truth, some of them close and some far, the RPN's own best
+    after suppression at 0.75, and the other objects of the search region (the truth where there are fewer)."""
     top = scores.topk(CANDIDATES, 1).indices
     boxes = boxes.gather(1, top[..., None].expand(-1, -1, 4))
-    kept = batched_nms(boxes, scores.gather(1, top), TRAIN_NMS_IOU, IDENTITY_SAMPLES - JITTERED)
+    kept = batched_nms(boxes, scores.gather(1, top), TRAIN_NMS_IOU, OWN)
     own = boxes.gather(1, kept[..., None].expand(-1, -1, 4))
-    noise = torch.randn((len(boxes), JITTERED, 4), generator=generator, device=boxes.device)
-    around = decode(pairs.search_box[:, None].expand(-1, JITTERED, -1), noise * constant(JITTER, noise))
-    return torch.cat([around, own], 1)
+    shape, device = (len(boxes), JITTERED), boxes.device
+    spread = 0.1 + 1.6 * torch.rand((*shape, 1), generator=generator, device=device)
+    noise = torch.randn((*shape, 4), generator=generator, device=device) * spread
+    truth = batch.search_box[:, None]
+    around = decode(truth.expand(-1, JITTERED, -1), noise * constant(JITTER, noise))
+    return torch.cat([around, own, torch.where(batch.others.isnan(), truth, batch.others)], 1)
 
 
-def pair_losses(model: CractModel, pairs: Pairs, generator: torch.Generator) -> tuple[Losses, Quality]:
-    """The whole path of a training step: features, RPN, R on at most 16 and I on at most 32 proposals a pair."""
-    batch = len(pairs.search)
-    template = model.template(model.features(pairs.template), pairs.template_box)
-    phi = model.features(pairs.search)
-    logits, offsets = model.rpn(phi, template.kernels)
-    anchors = model.rpn.anchors
-    rpn_class, rpn_box = rpn_loss(logits, offsets, anchors, pairs, generator)
-
+def pair_losses(model: CractModel, batch: Batch, generator: torch.Generator) -> tuple[Losses, Quality]:
+    """The whole path of a training step: features, RPN, R and I on all proposals of each pair."""
+    pairs, device = len(batch.search), batch.search.device.type
+    template_phi, phi = model.features(batch.template).float(), model.features(batch.search).float()
+    kernels = model.rpn.kernels(template_phi)
+    logits, offsets = (part.float() for part in model.rpn(phi, kernels))
+    rpn_class, rpn_box = rpn_loss(logits, offsets, model.rpn.anchors, batch, generator)
     with torch.no_grad():
-        proposals = training_proposals(decode(anchors, offsets.float()), logits.float().softmax(-1)[..., 1], pairs,
-                                       generator)                                      # (B, P, 4)
-    truth = pairs.search_box[:, None]
+        scores = logits.softmax(-1)[..., 1]
+        proposals = training_proposals(decode(model.rpn.anchors, offsets), scores, batch, generator)
+    truth, known = batch.search_box[:, None], ~batch.negative[:, None]
     count = proposals.shape[1]
 
-    def each(term: Tensor) -> Tensor:  # one template term for each proposal of its pair
-        return term.repeat_interleave(count, 0)
+    def each(term: Tensor, times: int = count) -> Tensor:  # one template term for each proposal of its pair
+        return term.repeat_interleave(times, 0)
 
-    raw = model.regressor(model.pool(phi, proposals), each(template.regress)).view(batch, count, 4).float()
+    with torch.autocast(device, enabled=False):  # small products, which half precision makes slower on a CPU
+        wide_init, wide = model.pool_wide(template_phi, batch.template_box[:, None]), model.pool_wide(phi, proposals)
+        init = model.pool(template_phi, batch.template_box[:, None])
+    raw = model.regressor(wide, each(model.regressor.template_term(wide_init))).view(pairs, count, 4).float()
     before = iou(proposals, truth)
-    positive = (before > PROPOSAL_IOU) & ~pairs.negative[:, None]
-    random = torch.rand(before.shape, generator=generator, device=before.device)
-    chosen = pick(positive, random, REGRESSION_SAMPLES)
-    target = encode(proposals, truth.expand_as(proposals)) / constant(OFFSET_SCALE, raw)
-    regression = smooth_l1(raw, target, chosen, 1.0)
+    positive = (before > REGRESSED_IOU) & known
+    scale = constant(OFFSET_SCALE, raw)
+    loss = box_loss(raw, proposals, truth.expand_as(proposals), scale, 0.5, OVERLAP_WEIGHT)
+    regression = masked_mean(loss, positive & batch.exact[:, None])
 
     aligned = model.align(proposals, raw.detach())                                      # Eq. 4, 5
     after = iou(aligned, truth)
-    same = (after > PROPOSAL_IOU) & ~pairs.negative[:, None]
-    term = model.identifier.proposal_term(model.pool(phi, aligned))
-    logits_own = model.identifier.relate(term, each(template.identify)).float()
+    with torch.autocast(device, enabled=False):
+        features = model.pool(phi, aligned)
+    identify = model.identifier.template_term(init)
+    term = model.identifier.proposal_term(features)
+    answer = model.identifier.relate(term, each(identify)).view(pairs, count, 2).float()
+    label = tightness(after, batch.exact[:, None]) * known
+    entropy = soft_cross_entropy(answer, label)
     # the boxes around the truth, shown beside the next pair's template, are free negatives
-    free = JITTERED // 2
-    around = term.view(batch, count, *term.shape[1:])[:, :free].flatten(0, 1)
-    other = template.identify.roll(1, 0).repeat_interleave(free, 0)
-    logits_other = model.identifier.relate(around, other).float()
-    known = pairs.negative | pairs.negative.roll(1) | (pairs.track == pairs.track.roll(1))
-    crossed = ~known.repeat_interleave(free)
-    labels = torch.cat([same.flatten(), torch.zeros_like(crossed)])
-    entropy = F.cross_entropy(torch.cat([logits_own, logits_other]), labels.long(), reduction='none')
-    identity = balanced(entropy, labels, ~labels & torch.cat([torch.ones_like(same).flatten(), crossed]))
+    around = term.view(pairs, count, *term.shape[1:])[:, :CROSSED].flatten(0, 1)
+    crossed = model.identifier.relate(around, each(identify.roll(1, 0), CROSSED)).view(pairs, CROSSED, 2).float()
+    apart = ~(batch.negative | batch.negative.roll(1) | (batch.track == batch.track.roll(1)))[:, None].expand(-1, CROSSED)
+    entropy = torch.cat([entropy, soft_cross_entropy(crossed, torch.zeros_like(crossed[..., 0]))], 1)
+    target = torch.cat([label > 0, torch.zeros_like(apart)], 1)
+    identity = balanced(entropy, target, torch.cat([label == 0, apart], 1))
+    return (Losses(rpn_class, rpn_box, regression, identity),
+            quality(before, after, answer.detach(), positive, batch.negative))
 
-    with torch.no_grad():
-        usable = ~pairs.negative
-        recall = ((before[:, JITTERED:].amax(1) > 0.5) & usable).sum() / usable.sum()
-        gain = ((after - before) * positive).sum() / positive.sum().clamp(min=1)
-        answer = logits_own.argmax(-1).bool().view(batch, count)
-        accuracy = ((answer & same).sum() / same.sum().clamp(min=1)
-                    + (~answer & ~same).sum() / (~same).sum().clamp(min=1)) / 2
-    return Losses(rpn_class, rpn_box, regression, identity), Quality(recall, gain, accuracy)
+
+@torch.no_grad()
+def quality(before: Tensor, after: Tensor, answer: Tensor, positive: Tensor, negative: Tensor) -> Quality:
+    """Overlaps (B, P) of the proposals with the truth before and after R, and I's logits (B, P, 2)."""
+    own = slice(JITTERED, JITTERED + OWN)
+    usable, same = ~negative, (after > PROPOSAL_IOU) & ~negative[:, None]
+    found = (before[:, own] > PROPOSAL_IOU) & usable[:, None]
+    best = answer[:, own].log_softmax(-1)[..., 1].argmax(1, keepdim=True)
+    said = answer.argmax(-1).bool()
+    return Quality(
+        masked_mean(found.any(1).float(), usable), masked_mean(after - before, positive),
+        masked_mean(after[:, own], found), masked_mean(after[:, own].gather(1, best)[:, 0], usable),
+        (masked_mean(said.float(), same) + masked_mean((~said).float(), ~same)) / 2)

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from ..evaluation.benchmarks import training_videos
 from ..evaluation.sequences import read_folders
 from ..video import read_image
-from .data import CANVAS
+from .pictures import LONGEST
 
 AROUND = 5.0        # side of a crop, in sides of its object
 SMALLEST = 10       # pixels of the frame: smaller objects are left out
@@ -115,7 +115,7 @@ def cut_shot(shot: Shot) -> Packed:
     if min(right - left, bottom - top) < SMALLEST:
         raise ValueError(f'{shot.path}: the box {x:g}, {y:g}, {w:g}, {h:g} lies outside of the image')
     size = np.array([right - left, bottom - top])
-    new = np.maximum(1, np.round(size * min(1, CANVAS / max(size)))).astype(int)
+    new = np.maximum(1, np.round(size * min(1, LONGEST / max(size)))).astype(int)
     scale = new / size
     picture = cv2.resize(image[top:bottom, left:right], tuple(map(int, new)), interpolation=cv2.INTER_AREA)
     box = np.concatenate([(np.array([x, y]) - (left, top)) * scale, np.array([w, h]) * scale])
