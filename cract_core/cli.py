@@ -106,7 +106,7 @@ is installed, peers beside if asked, all in turn on the same frames. With ROOT a
 <tracker>.p50_ms, .p95_ms, .p99_ms and .init_ms for all of them."""
 
 TRACKERS = ('cract', 'nano', 'nano3', 'csrt', 'kcf', 'mil')
-PROTOCOLS = ('ope', 'absence', 'streaming', 'reset')
+PROTOCOLS = ('ope', 'absence', 'streaming', 'stages', 'reset')
 BENCHMARK_NAMES = ('otb2015', 'uav123', 'nfs30', 'vot2018', 'trackingnet', 'got10k-val', 'got10k-test', 'lasot')
 COLUMNS = {'auc': 'AUC', 'precision': 'prec@20', 'norm_precision': 'norm@.2', 'ao': 'AO', 'sr50': 'SR.50',
            'sr75': 'SR.75'}
@@ -174,8 +174,11 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
                                'others are its peers (default: cract)')
     evaluate.add_argument('--protocol', type=_choices(PROTOCOLS), metavar='A,B',
                           help='one or more of ope (one pass without help), absence (the target is taken away and '
-                               'comes back), streaming (against the clock of a camera), or reset (VOT: started anew '
-                               'after each failure) (default: reset for vot2018, else ope)')
+                               'comes back), streaming (against the clock of a camera), stages (what each stage makes '
+                               'of a frame, the true last box given), or reset (VOT: started anew after each failure) '
+                               '(default: reset for vot2018, else ope)')
+    evaluate.add_argument('--every', type=_positive, default=1, metavar='N',
+                          help='the stages protocol looks at each Nth frame (default: 1, all of them)')
     evaluate.add_argument('--rate', type=_rate, default=30.0, metavar='FPS',
                           help='of the camera in the streaming protocol (default: 30)')
     evaluate.add_argument('--latency-trace', type=Path, metavar='FILE',
@@ -376,7 +379,7 @@ def run_eval(args) -> int:
     if args.latency_trace and 'streaming' not in args.protocol:
         raise ValueError('--latency-trace replays a streaming run: give --protocol streaming too')
     options = protocols.Options(
-        protocols=args.protocol, rate=args.rate, seed=args.protocol_seed, workers=args.jobs, ray_address=args.ray,
+        protocols=args.protocol, rate=args.rate, every=args.every, seed=args.protocol_seed, workers=args.jobs, ray_address=args.ray,
         trace=protocols.read_trace(args.latency_trace) if args.latency_trace else None,
         store=Store(args.report / 'runs') if args.report else None)
     jobs = protocols.plan(specs, sequences, pool, options)
@@ -396,6 +399,8 @@ def run_eval(args) -> int:
                     with bar.external_write_mode():
                         print(_row(label(sequence.name, tracker), runner.summarize(one.run, sequence), width,
                                    keys), flush=True)
+                if protocol == 'stages':
+                    continue
                 if results and benchmark and protocol == 'ope':
                     write_result(results, benchmark, tracker, sequence.name, one.run)
                 elif results:
@@ -443,9 +448,12 @@ def parse_adapter(argv: list[str]) -> tuple[str, object]:
 
 
 def _print_protocols(blocks: dict[str, dict]) -> None:
-    """The tables of the absence and the streaming protocol, one row a tracker."""
+    """The tables of the protocols beside the one pass, one row a tracker."""
     def cell(value, digits: int = 3) -> str:
         return 'never' if value is None else f'{value:.{digits}f}'
+
+    def dash(value) -> str:
+        return '-' if value is None else f'{value:.3f}'
 
     some = next(iter(blocks.values()))
     if 'absence' in some:
@@ -460,6 +468,14 @@ def _print_protocols(blocks: dict[str, dict]) -> None:
             one = block['streaming']['mean']
             print(f'{name:19}{one["auc"]:10.4f}{one["precision"]:9.4f}{one["dropped"]:9.1%}'
                   f'{block["mean"]["auc"]:21.4f}')
+    if 'stages' in some:
+        from .evaluation.stages import STAGES
+        heads = [stage.removeprefix('by_')[:10] for stage in STAGES]
+        print(f'\nIoU by stage' + ''.join(f'{head:>11}' for head in heads) + '   gain of R   over 0.5: N      R  chosen')
+        for name, block in blocks.items():
+            one = block['stages']
+            print(f'{name:12}' + ''.join(f'{dash(one[stage]):>11}' for stage in STAGES) + f'{dash(one["gain"]):>12}'
+                  f'{dash(one["proposals_50"]):>14}{dash(one["refined_50"]):>7}{dash(one["chosen_50"]):>8}')
 
 
 def _eval_trackers(args) -> tuple[tuple, dict[str, dict]]:
