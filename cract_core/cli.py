@@ -185,6 +185,10 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
                           help='replay the latencies that an earlier streaming run wrote, instead of measuring them')
     evaluate.add_argument('--protocol-seed', type=int, default=0, metavar='N',
                           help='of the spliced absences and of the confidence intervals (default: 0)')
+    evaluate.add_argument('--against', type=Path, metavar='FILE',
+                          help='also print and write the differences to the figures that an earlier run wrote with '
+                               '--json, paired over sequences, with their intervals; each tracker is compared with '
+                               'its namesake there, or else with the first one (protocols ope and stages)')
     evaluate.add_argument('--report', type=Path, metavar='DIR',
                           help='write DIR/report.html, DIR/figures.json, the boxes (unless --results names another '
                                'place) and every run to DIR/runs; a run that is there already, of the same tracker, '
@@ -352,7 +356,7 @@ def run_eval(args) -> int:
     from tqdm import tqdm
 
     from . import __version__
-    from .evaluation import protocols, runner
+    from .evaluation import against, protocols, runner
     from .evaluation.execution import Store
     from .evaluation.benchmarks import BENCHMARKS, read_benchmark
     from .evaluation.sequences import read_folders, write_boxes
@@ -376,6 +380,8 @@ def run_eval(args) -> int:
         raise ValueError(f'the truth of {benchmark.title} is not public: only --protocol ope runs on it')
     if 'reset' in args.protocol:
         return _eval_reset(args, specs, described, sequences, benchmark)
+    others = against.read_figures(args.against) if args.against else {}
+    against.check_comparable(others, args.protocol, sequences, args.every)
     if args.latency_trace and 'streaming' not in args.protocol:
         raise ValueError('--latency-trace replays a streaming run: give --protocol streaming too')
     options = protocols.Options(
@@ -416,6 +422,14 @@ def run_eval(args) -> int:
     if several and 'ope' in jobs:
         _print_side_by_side(blocks, keys[0])
     _print_protocols(blocks)
+    for name, block in blocks.items() if others else ():
+        other = others.get(name, next(iter(others.values())))
+        block['against'] = dict(file=str(args.against), tracker=other['tracker'],
+                                differences=against.differences(block, other, args.protocol_seed))
+        print(f'\n{name} - {other["tracker"]} of {args.against}')
+        for key, difference in block['against']['differences'].items():
+            print(f'{key:24}{difference}')
+        block['against']['differences'] = {key: one._asdict() for key, one in block['against']['differences'].items()}
     if results and benchmark and benchmark.archive and 'ope' in jobs:
         for name in blocks:
             print(f'to hand in: {write_archive(results, name)}')
@@ -543,6 +557,7 @@ def _eval_reset(args, specs, described: dict[str, dict], sequences, benchmark) -
     from .evaluation.execution import tracker_of
     from .evaluation.submissions import write_result
     for given, option in ((len(args.protocol) > 1, 'another --protocol'), (args.report, '--report'),
+                          (args.against, '--against'),
                           (args.jobs > 1, '--jobs'), (args.ray, '--ray')):
         if given:
             raise ValueError(f'the protocol reset does not go together with {option}')
