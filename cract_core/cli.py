@@ -106,7 +106,7 @@ is installed, peers beside if asked, all in turn on the same frames. With ROOT a
 <tracker>.p50_ms, .p95_ms, .p99_ms and .init_ms for all of them."""
 
 TRACKERS = ('cract', 'nano', 'nano3', 'csrt', 'kcf', 'mil')
-PROTOCOLS = ('ope', 'absence', 'streaming', 'reset')
+PROTOCOLS = ('ope', 'absence', 'streaming', 'stages', 'reset')
 BENCHMARK_NAMES = ('otb2015', 'uav123', 'nfs30', 'vot2018', 'trackingnet', 'got10k-val', 'got10k-test', 'lasot')
 COLUMNS = {'auc': 'AUC', 'precision': 'prec@20', 'norm_precision': 'norm@.2', 'ao': 'AO', 'sr50': 'SR.50',
            'sr75': 'SR.75'}
@@ -174,14 +174,21 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
                                'others are its peers (default: cract)')
     evaluate.add_argument('--protocol', type=_choices(PROTOCOLS), metavar='A,B',
                           help='one or more of ope (one pass without help), absence (the target is taken away and '
-                               'comes back), streaming (against the clock of a camera), or reset (VOT: started anew '
-                               'after each failure) (default: reset for vot2018, else ope)')
+                               'comes back), streaming (against the clock of a camera), stages (what each stage makes '
+                               'of a frame, the true last box given), or reset (VOT: started anew after each failure) '
+                               '(default: reset for vot2018, else ope)')
+    evaluate.add_argument('--every', type=_positive, default=1, metavar='N',
+                          help='the stages protocol looks at each Nth frame (default: 1, all of them)')
     evaluate.add_argument('--rate', type=_rate, default=30.0, metavar='FPS',
                           help='of the camera in the streaming protocol (default: 30)')
     evaluate.add_argument('--latency-trace', type=Path, metavar='FILE',
                           help='replay the latencies that an earlier streaming run wrote, instead of measuring them')
     evaluate.add_argument('--protocol-seed', type=int, default=0, metavar='N',
                           help='of the spliced absences and of the confidence intervals (default: 0)')
+    evaluate.add_argument('--against', type=Path, metavar='FILE',
+                          help='also print and write the differences to the figures that an earlier run wrote with '
+                               '--json, paired over sequences, with their intervals; each tracker is compared with '
+                               'its namesake there, or else with the first one (protocols ope and stages)')
     evaluate.add_argument('--report', type=Path, metavar='DIR',
                           help='write DIR/report.html, DIR/figures.json, the boxes (unless --results names another '
                                'place) and every run to DIR/runs; a run that is there already, of the same tracker, '
@@ -349,7 +356,7 @@ def run_eval(args) -> int:
     from tqdm import tqdm
 
     from . import __version__
-    from .evaluation import protocols, runner
+    from .evaluation import against, protocols, runner
     from .evaluation.execution import Store
     from .evaluation.benchmarks import BENCHMARKS, read_benchmark
     from .evaluation.sequences import read_folders, write_boxes
@@ -373,10 +380,12 @@ def run_eval(args) -> int:
         raise ValueError(f'the truth of {benchmark.title} is not public: only --protocol ope runs on it')
     if 'reset' in args.protocol:
         return _eval_reset(args, specs, described, sequences, benchmark)
+    others = against.read_figures(args.against) if args.against else {}
+    against.check_comparable(others, args.protocol, sequences, args.every)
     if args.latency_trace and 'streaming' not in args.protocol:
         raise ValueError('--latency-trace replays a streaming run: give --protocol streaming too')
     options = protocols.Options(
-        protocols=args.protocol, rate=args.rate, seed=args.protocol_seed, workers=args.jobs, ray_address=args.ray,
+        protocols=args.protocol, rate=args.rate, every=args.every, seed=args.protocol_seed, workers=args.jobs, ray_address=args.ray,
         trace=protocols.read_trace(args.latency_trace) if args.latency_trace else None,
         store=Store(args.report / 'runs') if args.report else None)
     jobs = protocols.plan(specs, sequences, pool, options)
@@ -396,6 +405,8 @@ def run_eval(args) -> int:
                     with bar.external_write_mode():
                         print(_row(label(sequence.name, tracker), runner.summarize(one.run, sequence), width,
                                    keys), flush=True)
+                if protocol == 'stages':
+                    continue
                 if results and benchmark and protocol == 'ope':
                     write_result(results, benchmark, tracker, sequence.name, one.run)
                 elif results:
@@ -411,6 +422,14 @@ def run_eval(args) -> int:
     if several and 'ope' in jobs:
         _print_side_by_side(blocks, keys[0])
     _print_protocols(blocks)
+    for name, block in blocks.items() if others else ():
+        other = others.get(name, next(iter(others.values())))
+        block['against'] = dict(file=str(args.against), tracker=other['tracker'],
+                                differences=against.differences(block, other, args.protocol_seed))
+        print(f'\n{name} - {other["tracker"]} of {args.against}')
+        for key, difference in block['against']['differences'].items():
+            print(f'{key:24}{difference}')
+        block['against']['differences'] = {key: one._asdict() for key, one in block['against']['differences'].items()}
     if results and benchmark and benchmark.archive and 'ope' in jobs:
         for name in blocks:
             print(f'to hand in: {write_archive(results, name)}')
@@ -443,9 +462,12 @@ def parse_adapter(argv: list[str]) -> tuple[str, object]:
 
 
 def _print_protocols(blocks: dict[str, dict]) -> None:
-    """The tables of the absence and the streaming protocol, one row a tracker."""
+    """The tables of the protocols beside the one pass, one row a tracker."""
     def cell(value, digits: int = 3) -> str:
         return 'never' if value is None else f'{value:.{digits}f}'
+
+    def dash(value) -> str:
+        return '-' if value is None else f'{value:.3f}'
 
     some = next(iter(blocks.values()))
     if 'absence' in some:
@@ -460,6 +482,14 @@ def _print_protocols(blocks: dict[str, dict]) -> None:
             one = block['streaming']['mean']
             print(f'{name:19}{one["auc"]:10.4f}{one["precision"]:9.4f}{one["dropped"]:9.1%}'
                   f'{block["mean"]["auc"]:21.4f}')
+    if 'stages' in some:
+        from .evaluation.stages import STAGES
+        heads = [stage.removeprefix('by_')[:10] for stage in STAGES]
+        print(f'\nIoU by stage' + ''.join(f'{head:>11}' for head in heads) + '   gain of R   over 0.5: N      R  chosen')
+        for name, block in blocks.items():
+            one = block['stages']
+            print(f'{name:12}' + ''.join(f'{dash(one[stage]):>11}' for stage in STAGES) + f'{dash(one["gain"]):>12}'
+                  f'{dash(one["proposals_50"]):>14}{dash(one["refined_50"]):>7}{dash(one["chosen_50"]):>8}')
 
 
 def _eval_trackers(args) -> tuple[tuple, dict[str, dict]]:
@@ -527,6 +557,7 @@ def _eval_reset(args, specs, described: dict[str, dict], sequences, benchmark) -
     from .evaluation.execution import tracker_of
     from .evaluation.submissions import write_result
     for given, option in ((len(args.protocol) > 1, 'another --protocol'), (args.report, '--report'),
+                          (args.against, '--against'),
                           (args.jobs > 1, '--jobs'), (args.ray, '--ray')):
         if given:
             raise ValueError(f'the protocol reset does not go together with {option}')

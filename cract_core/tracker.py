@@ -67,6 +67,22 @@ class Lesson(NamedTuple):
     short_term: bool
 
 
+class Inspection(NamedTuple):
+    """What every stage found in one search region. Boxes are corners in the frame, (K, 4) float64.
+
+    anchors (M, 4) with their coarse scores (M,); proposals (N, 4), best ranked first; refined (N, 4) with the fused
+    scores of Eq. 10 (N,) and their parts c, nu+, tau (N, 3). phi: phi34, valid until the networks search again.
+    """
+    window: Window
+    phi: object
+    anchors: np.ndarray
+    coarse: np.ndarray
+    proposals: np.ndarray
+    refined: np.ndarray
+    scores: np.ndarray
+    parts: np.ndarray
+
+
 class Target:
     """Everything that belongs to the object being tracked and is gone with it. frame_size: width, height."""
 
@@ -248,6 +264,29 @@ class Tracker:
         score = self._judge(target, corners, fused, nu, tau)
         self._move(target, corners, fused, frame)
         return Estimate(target.box, score, fused, target.state, nu, tau, c, False)
+
+    @property
+    def discriminator(self) -> Discriminator:
+        """D of the target that is followed; RuntimeError before `init`."""
+        return self._followed().discriminator
+
+    def inspect(self, frame: np.ndarray, last: np.ndarray) -> Inspection:
+        """What each stage finds in `frame` (H, W, 3) for a target being tracked that was last at `last` (x, y, w, h).
+
+        Nothing is followed or learned: the target stays as it is. Raises RuntimeError before `init`, ValueError for a
+        bad frame.
+        """
+        target, frame = self._followed(), check_frame(frame)
+        center, size = last[:2] + last[2:] / 2, np.maximum(last[2:], MIN_SIZE)
+        window = search_window(center, *size)
+        phi, anchors, coarse = self.nets.search(window.cut(frame, target.border), target.template)
+        last = np.float32(window.to_crop(np.concatenate([center - size / 2, center + size / 2])))
+        proposals = self.nets.select(anchors, coarse, last, self.config.scale_penalty, self.config.window_influence)
+        boxes, nu, tau = self.nets.refine(phi, proposals.boxes, target.template, target.discriminator.classifier)
+        parts = np.stack([to_numpy(proposals.scores), nu, tau.clip(0, 1)], 1).astype(np.float64)
+        found = (window.to_frame(to_numpy(some).astype(np.float64)) for some in (anchors, proposals.boxes, boxes))
+        anchors, proposed, refined = found
+        return Inspection(window, phi, anchors, to_numpy(coarse), proposed, refined, self._fuse(*parts.T), parts)
 
     def _one_blas_thread(self):
         """A second one gains little on D's matrices, and then waits busily while the networks want its core."""

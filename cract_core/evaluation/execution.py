@@ -27,6 +27,7 @@ from ..config import TrackerConfig
 from . import runner
 from .runner import Run
 from .sequences import Sequence
+from .stages import StagesRun, run_stages
 from .streaming import StreamRun, run_stream
 
 NOT_MEASURING = ('cli.py', 'video.py', 'synthetic.py', 'training', 'report.py', 'execution.py',
@@ -64,7 +65,8 @@ class TrackerSpec:
 
 @dataclass(frozen=True)
 class Job:
-    """One sequence for some trackers; `rate` in frames a second makes it a streaming run.
+    """One sequence for some trackers; `rate` in frames a second makes it a streaming run, `every` a look at the stages
+    of each so many-th frame.
 
     traces: tracker name -> frame -> latency in seconds, in place of measured ones.
     """
@@ -73,6 +75,7 @@ class Job:
     specs: tuple[TrackerSpec, ...]
     rate: float | None = None
     traces: Mapping[str, Mapping[int, float]] | None = None
+    every: int | None = None
 
     @property
     def frames(self) -> int:
@@ -86,14 +89,15 @@ class Job:
         rest = {name: value.tobytes().hex() if isinstance(value, np.ndarray) else repr(value)
                 for name, value in sorted(vars(sequence).items()) if name != 'images'}
         trace = self.traces[spec.name] if self.traces else None
-        return _digest(spec.identity, files, rest, self.rate, sorted(trace.items()) if trace else None)
+        return _digest(spec.identity, files, rest, self.rate, sorted(trace.items()) if trace else None,
+                       self.every)
 
 
 @dataclass(frozen=True)
 class Done:
     """A run and the machine that it was measured on."""
 
-    run: Run
+    run: Run | StagesRun
     machine: str
 
 
@@ -107,7 +111,9 @@ def run_job(job: Job, progress: Callable[[], object] = lambda: None) -> dict[str
     """Run the job here; tracker name -> result."""
     done = {}
     for spec in job.specs:
-        if job.rate is None:
+        if job.every is not None:
+            run = run_stages(tracker_of(spec), job.sequence, job.every, progress)
+        elif job.rate is None:
             run = runner.run_sequence(tracker_of(spec), job.sequence, progress)
         else:
             run = run_stream(tracker_of(spec), job.sequence, job.rate,
@@ -185,6 +191,9 @@ class Store:
         kept = json.loads(path.read_text())
         if kept['key'] != job.key(spec):
             return None
+        if job.every is not None:
+            return Done(StagesRun(np.array(kept['frames']), {stage: np.array(values) for stage, values
+                                                             in kept['overlaps'].items()}), kept['machine'])
         fields = dict(boxes=np.array(kept['boxes']), scores=np.array(kept['scores']), states=tuple(kept['states']),
                       init_seconds=kept['init_seconds'], seconds=np.array(kept['seconds']))
         if job.rate is not None:
@@ -196,9 +205,13 @@ class Store:
         """Keep the run; the file is there whole or not at all."""
         run, path = done.run, self.path(protocol, spec.name, job.sequence.name)
         kept = dict(key=job.key(spec), tracker=spec.name, sequence=job.sequence.name, protocol=protocol,
-                    version=__version__, machine=done.machine, init_seconds=run.init_seconds,
-                    seconds=run.seconds.tolist(), boxes=run.boxes.tolist(), scores=run.scores.tolist(),
-                    states=run.states)
+                    version=__version__, machine=done.machine)
+        if isinstance(run, StagesRun):
+            kept.update(frames=run.frames.tolist(), every=job.every,
+                        overlaps={stage: values.tolist() for stage, values in run.overlaps.items()})
+        else:
+            kept.update(init_seconds=run.init_seconds, seconds=run.seconds.tolist(), boxes=run.boxes.tolist(),
+                        scores=run.scores.tolist(), states=run.states)
         if isinstance(run, StreamRun):
             kept.update(rate=job.rate, latencies=run.latencies)
         path.parent.mkdir(parents=True, exist_ok=True)

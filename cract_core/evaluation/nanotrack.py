@@ -93,6 +93,11 @@ class NanoTrack:
         self._template = self._networks.features(
             crop_around(frame, self._center, context_side(*self._size), TEMPLATE_SIZE, self._fill))
 
+    def place(self, box) -> None:
+        """From now on the target was last at `box` (x, y, w, h), wherever it was found."""
+        box = np.asarray(box, float)
+        self._center, self._size = box[:2] + box[2:] / 2, box[2:].copy()
+
     def update(self, frame: np.ndarray) -> Estimate:
         """Follow the target into the next frame; RuntimeError before `init`."""
         if self._template is None:

@@ -1,7 +1,8 @@
 """The protocols of `cract eval` over all sequences and trackers, and their figures as they go into JSON and report.
 
 `ope`: one pass without help. `absence`: stretches without the target spliced in (see `absence`). `streaming`: against
-a camera's clock (see `streaming`), next to the usual pass.
+a camera's clock (see `streaming`), next to the usual pass. `stages`: with the true last box in every frame (see
+`stages`).
 """
 from __future__ import annotations
 
@@ -13,11 +14,11 @@ from typing import Callable, Mapping, NamedTuple
 
 import numpy as np
 
-from . import absence, execution, runner
+from . import absence, execution, runner, stages
 from .execution import Done, Job, Store, TrackerSpec
 from .sequences import Sequence
 
-PROTOCOLS = ('ope', 'absence', 'streaming')
+PROTOCOLS = ('ope', 'absence', 'streaming', 'stages')
 RESAMPLES = 1000        # of the bootstrap
 CONFIDENCE = 0.95
 
@@ -26,10 +27,12 @@ Trace = Mapping[str, Mapping[str, Mapping[int, float]]]     # tracker -> sequenc
 
 @dataclass(frozen=True)
 class Options:
-    """How to run. seed: of the splices and of the bootstrap; rate: frames a second of the streaming protocol."""
+    """How to run. seed: of the splices and of the bootstrap; rate: frames a second of the streaming protocol; every:
+    the stages protocol looks at each so many-th frame."""
 
     protocols: tuple[str, ...] = ('ope',)
     rate: float = 30.0
+    every: int = 1
     trace: Trace | None = None
     seed: int = 0
     workers: int = 1
@@ -50,11 +53,16 @@ class Measured:
 def plan(specs, sequences: list[Sequence], pool: list[Sequence], options: Options) -> dict[str, list[Job]]:
     """The jobs of every protocol; `pool` lends the frames of the absence protocol.
 
-    ValueError where times would be measured while several runs share the machine.
+    ValueError where times would be measured while several runs share the machine, and for a tracker whose last box
+    cannot be set in the stages protocol.
     """
     if 'streaming' in options.protocols and options.trace is None and (options.workers > 1 or options.ray_address):
         raise ValueError('the streaming protocol measures latency, which several runs at a time would spoil: '
                          'leave out --jobs and --ray, or replay a recorded --latency-trace')
+    for spec in specs:
+        if 'stages' in options.protocols and spec.name not in stages.TRACKERS:
+            raise ValueError(f'the stages protocol hands over the last box, which {spec.name} does not take: it goes '
+                             f'with {", ".join(stages.TRACKERS)}')
     jobs = {}
     if 'ope' in options.protocols or 'streaming' in options.protocols:
         jobs['ope'] = [Job(sequence, specs) for sequence in sequences]
@@ -63,6 +71,8 @@ def plan(specs, sequences: list[Sequence], pool: list[Sequence], options: Option
     if 'streaming' in options.protocols:
         jobs['streaming'] = [Job(sequence, specs, options.rate, _traces(specs, sequence, options.trace))
                              for sequence in sequences]
+    if 'stages' in options.protocols:
+        jobs['stages'] = [Job(sequence, specs, every=options.every) for sequence in sequences]
     return jobs
 
 
@@ -83,7 +93,8 @@ def measure(specs: tuple[TrackerSpec, ...], jobs: dict[str, list[Job]], options:
 
 
 def block(measured: Measured, tracker: str) -> dict:
-    """The figures of one tracker: `mean` and `sequences` (one pass), `absence`, `streaming`, and 95 % intervals."""
+    """The figures of one tracker: `mean` and `sequences` (one pass), `absence`, `streaming`, `stages`, and 95 %
+    intervals."""
     result: dict = {}
     seed = measured.options.seed
     if 'ope' in measured.done:
@@ -114,6 +125,15 @@ def block(measured: Measured, tracker: str) -> dict:
                 runner.mean_figures(list(figures.values()), runs),
                 dropped=sum(run.dropped for run in runs) / sum(len(run.boxes) for run in runs)),
             sequences=figures, intervals=mean_intervals(figures, seed))
+    if 'stages' in measured.done:
+        figures = {sequence.name: stages.summarize(done.run)
+                   for sequence, done in zip(measured.sequences['stages'], measured.done['stages'][tracker])}
+        rows = list(figures.values())
+        result['stages'] = dict(stages.mean_figures(rows), every=measured.options.every)
+        result['stages_intervals'] = bootstrap(
+            lambda drawn: {key: value for key, value in stages.mean_figures([rows[i] for i in drawn]).items()
+                           if key in stages.FIGURES}, len(rows), seed)
+        result['stages_sequences'] = figures
     return result
 
 

@@ -1,0 +1,74 @@
+"""Two evaluations side by side: differences of one run to the JSON figures of another, paired over sequences.
+
+What two runs share, easy and hard sequences, cancels; the interval of the difference is far narrower than those of the
+two means.
+"""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from .protocols import Difference, paired_difference
+from .sequences import Sequence
+from .stages import FIGURES
+
+ONE_PASS = ('auc', 'precision', 'norm_precision')
+
+
+def read_figures(path) -> dict[str, dict]:
+    """Tracker -> figures, in the order of the JSON file that `cract eval --json` wrote at `path`.
+
+    FileNotFoundError without the file, ValueError if it is of another kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'no file {path}: expected the figures of another run of cract eval --json')
+    try:
+        report = json.loads(path.read_text())
+        blocks = {block['tracker']: block for block in (report, *report['peers'])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{path} holds no figures of cract eval: expected what its --json writes') from error
+    return blocks
+
+
+def check_comparable(others: dict[str, dict], protocols: tuple[str, ...], sequences: list[Sequence], every: int) -> None:
+    """ValueError, in one sentence, unless every tracker of `others` (see `read_figures`) was measured with one of
+    `protocols` at least, and on all `sequences`."""
+    for name, block in others.items():
+        shared = [key for key in _tables(block) if key in protocols]
+        if not shared:
+            raise ValueError(f'the figures to compare with have none of the protocol {", ".join(protocols)} for {name}')
+        for protocol in shared:
+            table = _tables(block)[protocol][2]
+            for sequence in sequences:
+                if sequence.name not in table:
+                    raise ValueError(f'the figures to compare with have nothing of {name} on {sequence.name}')
+                if protocol == 'ope' and table[sequence.name]['frames'] != len(sequence.images):
+                    raise ValueError(f'the figures to compare with are of {table[sequence.name]["frames"]} frames of '
+                                     f'{sequence.name}, which has {len(sequence.images)} here')
+        if 'stages' in shared and block['stages']['every'] != every:
+            raise ValueError(f'the figures to compare with are of each {block["stages"]["every"]}th frame: '
+                             f'give --every {block["stages"]["every"]} too')
+
+
+def differences(block: dict, other: dict, seed: int = 0) -> dict[str, Difference]:
+    """Figure -> `block` - `other`, over the sequences of `block`; of the figures that both have.
+
+    Named as in the JSON: `auc`, `precision`, `norm_precision` of one pass and `stages.chosen` and the like.
+    """
+    found, theirs = {}, _tables(other)
+    for protocol, (prefix, keys, table) in _tables(block).items():
+        if protocol not in theirs:
+            continue
+        for key in keys:
+            values, baseline = ([rows[name].get(key) for name in table] for rows in (table, theirs[protocol][2]))
+            if None not in values and None not in baseline:
+                found[prefix + key] = paired_difference(values, baseline, seed)
+    return found
+
+
+def _tables(block: dict) -> dict[str, tuple[str, tuple[str, ...], dict[str, dict]]]:
+    """Protocol -> prefix of its figures, their names, the figures by sequence."""
+    tables = dict(ope=('', ONE_PASS, block.get('sequences')),
+                  stages=('stages.', FIGURES, block.get('stages_sequences')))
+    return {protocol: table for protocol, table in tables.items() if table[2]}

@@ -1,0 +1,121 @@
+"""The stages protocol: where accuracy is lost between the anchors and the answer.
+
+The true last box is handed over in every frame (teacher forcing), so that a frame shows what each stage makes of it and
+nothing of what went wrong before: a figure with far less noise than that of a whole track. The last box is that of the
+latest annotated frame before. Our discriminator learns from the true place, every K frames, as it does while tracking.
+
+Of a peer only the answer is known, so its `place(box)`, "the target was last at `box`", takes the true box.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from ..boxes import iou, xywh_to_xyxy
+from ..crop import SEARCH_SIZE
+from ..discriminator import NEGATIVE_IOU, draw_samples
+from ..tracker import DISTRACTOR_IOU, Inspection, Tracker
+from ..video import read_image
+from .sequences import Sequence
+
+TRACKERS = ('cract', 'nano3')     # whose last box can be set
+STAGES = ('anchors', 'proposals', 'top', 'refined', 'chosen', 'by_identifier', 'by_discriminator', 'by_coarse')
+SHARES = ('proposals', 'refined', 'chosen')     # whose share of frames above an IoU of a half is told
+FIGURES = (*STAGES, 'gain', *(f'{stage}_50' for stage in SHARES))
+
+
+@dataclass(frozen=True)
+class StagesRun:
+    """IoU with the truth by stage (F,) in the frames that were looked at; of a peer `chosen` alone.
+
+    anchors: the best of all; proposals: the best of N; top: the best ranked proposal; refined: the best after R;
+    chosen: the answer (Eq. 10); by_identifier, by_discriminator: the refined box with the highest nu+, tau; by_coarse:
+    the anchor with the highest c.
+    """
+
+    frames: np.ndarray                  # (F,) their numbers, from 1
+    overlaps: dict[str, np.ndarray]
+
+
+def run_stages(tracker, sequence: Sequence, every: int = 1, progress: Callable[[], object] = lambda: None) -> StagesRun:
+    """Look at each `every`-th frame of `sequence`, where it is annotated; `progress` is called after each frame.
+
+    ValueError if the first frame has no box, or no frame is left to look at.
+    """
+    truth = sequence.truth
+    known = np.flatnonzero(~np.isnan(truth).any(axis=1))
+    looked = [int(frame) for frame in known if frame and frame % every == 0]
+    if not len(known) or known[0] != 0:
+        raise ValueError(f'{sequence.name}: the target is absent in the first frame, where tracking has to start')
+    if not looked:
+        raise ValueError(f'{sequence.name}: no annotated frame after the first to look at'
+                         + (f' among each {every}th' if every > 1 else ''))
+    tracker.init(read_image(sequence.images[0]), truth[0])
+    look = _Stages(tracker) if isinstance(tracker, Tracker) else _Answer(tracker)
+    rows, wanted = [], set(looked)
+    for index, path in enumerate(sequence.images):
+        if index in wanted:
+            rows.append(look(read_image(path), truth[known[known < index][-1]], truth[index], index))
+        progress()
+    return StagesRun(np.array(looked), {stage: np.array([row[stage] for row in rows]) for stage in rows[0]})
+
+
+def summarize(run: StagesRun) -> dict[str, float | int | None]:
+    """Mean IoU by stage, `gain` of R (refined - proposals), shares of the frames above a half; None for what a peer
+    does not show."""
+    overlaps = run.overlaps
+    figures: dict[str, float | int | None] = dict(frames=len(run.frames), **dict.fromkeys(FIGURES))
+    figures.update({stage: float(values.mean()) for stage, values in overlaps.items()})
+    figures.update({f'{stage}_50': float((overlaps[stage] > 0.5).mean()) for stage in SHARES if stage in overlaps})
+    if 'refined' in overlaps:
+        figures['gain'] = figures['refined'] - figures['proposals']
+    return figures
+
+
+def mean_figures(figures: list[dict]) -> dict[str, float | int | None]:
+    """Averages over sequences: each counts the same."""
+    return dict(sequences=len(figures), frames=sum(one['frames'] for one in figures),
+                **{key: None if figures[0][key] is None else float(np.mean([one[key] for one in figures]))
+                   for key in FIGURES})
+
+
+class _Stages:
+    """Our tracker, stage by stage; its discriminator learns on."""
+
+    def __init__(self, tracker: Tracker):
+        self._tracker, self._taught = tracker, 0
+        self._random = np.random.default_rng(tracker.config.seed)
+
+    def __call__(self, frame: np.ndarray, last: np.ndarray, true: np.ndarray, index: int) -> dict[str, float]:
+        found, true = self._tracker.inspect(frame, last), xywh_to_xyxy(true)
+        anchors, proposals, refined = (iou(boxes, true) for boxes in (found.anchors, found.proposals, found.refined))
+        _, nu, tau = found.parts.T
+        if index - self._taught >= self._tracker.config.update_interval:
+            self._teach(found, true)
+            self._taught = index
+        return dict(anchors=anchors.max(), proposals=proposals.max(), top=proposals[0], refined=refined.max(),
+                    chosen=refined[found.scores.argmax()], by_identifier=refined[nu.argmax()],
+                    by_discriminator=refined[tau.argmax()], by_coarse=anchors[found.coarse.argmax()])
+
+    def _teach(self, found: Inspection, true: np.ndarray) -> None:
+        tracker, config, crop = self._tracker, self._tracker.config, found.window.to_crop
+        others = found.refined[iou(found.refined, true) < DISTRACTOR_IOU]
+        samples = draw_samples(crop(true), config.update_positives, config.update_negatives, NEGATIVE_IOU[1],
+                               SEARCH_SIZE, self._random, distractors=crop(others))
+        with threadpool_limits(1, 'blas'):
+            tracker.discriminator.remember(tracker.nets.as_array(found.phi), samples)
+            tracker.discriminator.update(False, config.update_iterations)
+
+
+class _Answer:
+    """A peer: the box that it answers."""
+
+    def __init__(self, tracker):
+        self._tracker = tracker
+
+    def __call__(self, frame: np.ndarray, last: np.ndarray, true: np.ndarray, index: int) -> dict[str, float]:
+        self._tracker.place(last)
+        return dict(chosen=float(iou(xywh_to_xyxy(self._tracker.update(frame).box), xywh_to_xyxy(true))))
