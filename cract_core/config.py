@@ -120,6 +120,12 @@ class TrackerConfig:
     reacquire_frames: int = parameter(
         2, 'consecutive frames that must agree on a place before a lost target is taken back', minimum=1, maximum=100,
         unit='frames', live=True)
+    continue_discrimination: float = parameter(
+        0.6, 'the hypothesis that is followed while the target is lost goes on if the discriminator gives at least this',
+        minimum=0.0, maximum=1.0, live=True)
+    continue_frames: int = parameter(
+        5, '... and after so many looks at it in a row it is the target again, whatever the identifier says', minimum=1,
+        maximum=100000, unit='looks', live=True)
     search_growth: float = parameter(
         1.5, 'the search region of a lost target grows in steps to this many times its side', minimum=1.0, maximum=3.0,
         live=True)

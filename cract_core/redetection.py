@@ -24,9 +24,9 @@ class Redetection:
 
     def __init__(self, center: np.ndarray, size: np.ndarray):
         self.center, self.size = center, size
-        self.following = True                     # the next look is at the hypothesis
-        self.candidate: np.ndarray | None = None  # corners (4,) in the frame, waits to be confirmed,
-        self.agreed = 0                           # and consecutive looks that agreed on it
+        self.following = True     # this look is at the hypothesis
+        self._followed, self._sought = _Agreement(), _Agreement()
+        self._kept = 0            # consecutive looks at the hypothesis in which the discriminator knew it
         self._strength, self._turn = 0.5, 0
 
     @property
@@ -37,12 +37,15 @@ class Redetection:
     def scale(self, factor: float) -> None:
         """The frames have become `factor` times as large."""
         self.center, self.size = self.center * factor, self.size * factor
-        self.candidate = None if self.candidate is None else self.candidate * factor
+        for agreement in (self._followed, self._sought):
+            agreement.box = None if agreement.box is None else agreement.box * factor
 
     def window(self, center: np.ndarray, size: np.ndarray, frame_size: tuple[int, int], config: TrackerConfig) -> Window:
         """Where to look in the next frame of `frame_size` (width, height); center, size (2,) are the hypothesis's."""
-        if self.candidate is not None and not self.following:
-            return search_window((self.candidate[:2] + self.candidate[2:]) / 2, *self.size)
+        candidate = self._sought.box
+        if candidate is not None:  # is looked at again before all else
+            self.following = False
+            return search_window((candidate[:2] + candidate[2:]) / 2, *self.size)
         self.following = self.alive and self._turn % 2 == 0
         turn, self._turn = self._turn, self._turn + 1
         if self.following:
@@ -60,12 +63,32 @@ class Redetection:
         return search_window(places[order[turn % len(order)]], *self.size * growth)
 
     def confirm(self, corners: np.ndarray, convincing: bool, discrimination: float, config: TrackerConfig) -> bool:
-        """Take the best box (4,) of the look, corners in the frame; True once enough successive looks agreed on a place."""
-        if self.following:
-            self._strength += STRENGTH_RATE * (discrimination - self._strength)
-        if not convincing:
-            self.candidate, self.agreed = None, 0
-            return False
-        same = self.candidate is not None and iou(self.candidate, corners) > SAME_IOU
-        self.candidate, self.agreed = corners, self.agreed + 1 if same else 1
-        return self.agreed >= config.reacquire_frames
+        """Take the best box (4,) of the look, corners in the frame; True where it is believed to be the target.
+
+        Either `reacquire_frames` looks in a row were convincing and agree on one place, or the hypothesis has gone on
+        without a jump and the discriminator, which learns nothing meanwhile, knew it in `continue_frames` looks in a row.
+        """
+        if not self.following:
+            return self._sought.take(corners, convincing) >= config.reacquire_frames
+        goes_on = self._followed.same(corners)
+        self._kept = self._kept + 1 if goes_on and discrimination >= config.continue_discrimination else 0
+        self._strength += STRENGTH_RATE * (discrimination - self._strength)
+        agreed = self._followed.take(corners, convincing)
+        self._followed.box = corners
+        return agreed >= config.reacquire_frames or self._kept >= config.continue_frames
+
+
+class _Agreement:
+    """How many looks in a row were convincing and showed one place, and the box (4,) of the last."""
+
+    def __init__(self):
+        self.box: np.ndarray | None = None
+        self.count = 0
+
+    def same(self, corners: np.ndarray) -> bool:
+        return self.box is not None and bool(iou(self.box, corners) > SAME_IOU)
+
+    def take(self, corners: np.ndarray, convincing: bool) -> int:
+        self.count = (self.count + 1 if self.same(corners) else 1) if convincing else 0
+        self.box = corners if convincing else None
+        return self.count

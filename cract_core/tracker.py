@@ -282,8 +282,8 @@ class Tracker:
         phi, anchors, coarse = self.nets.search(window.cut(frame, target.border), target.template)
         last = np.float32(window.to_crop(np.concatenate([center - size / 2, center + size / 2])))
         proposals = self.nets.select(anchors, coarse, last, self.config.scale_penalty, self.config.window_influence)
-        boxes, nu, tau = self.nets.refine(phi, proposals.boxes, target.template, target.discriminator.classifier)
-        parts = np.stack([to_numpy(proposals.scores), nu, tau.clip(0, 1)], 1).astype(np.float64)
+        boxes, views, tau = self.nets.refine(phi, proposals.boxes, target.template, target.discriminator.classifier)
+        parts = np.stack([to_numpy(proposals.scores), views.max(0), tau.clip(0, 1)], 1).astype(np.float64)
         found = (window.to_frame(to_numpy(some).astype(np.float64)) for some in (anchors, proposals.boxes, boxes))
         anchors, proposed, refined = found
         return Inspection(window, phi, anchors, to_numpy(coarse), proposed, refined, self._fuse(*parts.T), parts)

@@ -6,11 +6,10 @@ import tarfile
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from cract_core import cli
-from cract_core.training.augment import Augmentation, PairSampler
-from cract_core.training.data import load_bank, split
+from cract_core.training.pairs import Augmentation, PairSampler
+from cract_core.training.pictures import load_bank
 from cract_core.training.pack import pack
 
 SIZE = (480, 360)
@@ -133,34 +132,19 @@ def test_a_published_layout_becomes_shards_whose_boxes_hold_the_object(name, tmp
             frames = [row['frame'] for row in rows if row['track'] == track]
             assert len(frames) == 6 and max(frames) - min(frames) <= 8
     bank = load_bank(tmp_path / 'out')
-    assert len(bank.size) == count and bool((bank.objects.label >= 0).all())
+    assert len(bank.pictures) == count == len(bank.track)
+    assert all((picture.mask is not None) == (name == 'coco') for picture in bank.pictures)
     with pytest.raises(FileExistsError, match=name):
         pack(name, tmp_path / 'set', tmp_path / 'out', 12)
 
 
-def test_the_frames_of_a_pair_are_of_one_track_and_within_the_gap(tmp_path):
+def test_the_frames_of_a_video_are_one_track(tmp_path):
     folders(tmp_path / 'set')
     pack('folders', tmp_path / 'set', tmp_path / 'out', 200, gap=11)
     bank = load_bank(tmp_path / 'out')
-    table = bank.objects
-    draws = PairSampler(bank, dataclasses.replace(Augmentation(), frame_gap=3), torch.Generator().manual_seed(0))
-    target = draws.draw(2000, draws.any)
-    seen = draws._in_span(draws.track_span[target])
-    assert torch.equal(table.track[target], table.track[seen])
-    apart = (table.frame[target] - table.frame[seen]).abs()
-    assert set(apart.tolist()) == {0, 1, 2, 3}
-    alone, others = split(bank, 0.5)
-    assert set(alone.objects.track.tolist()).isdisjoint(others.objects.track.tolist())
-
-
-def test_sets_are_mixed_by_their_weights(tmp_path):
-    for name in ('coco', 'got10k'):
-        SETS[name](tmp_path / name)
-        pack(name, tmp_path / name, tmp_path / 'out', 12)
-    table = load_bank(tmp_path / 'out', mix={'coco': 3, 'got10k': 1}).objects
-    assert float(table.weight[:4].sum() / table.weight.sum()) == pytest.approx(0.75)
-    with pytest.raises(ValueError, match='lasot'):
-        load_bank(tmp_path / 'out', mix={'lasot': 1})
+    assert bank.first.all() and len(set(bank.track)) == 2
+    pairs = PairSampler(bank, bank.first).sample(40, np.random.default_rng(0))
+    assert set(pairs.track) == set(bank.track)
 
 
 @pytest.mark.parametrize('name', SETS)
@@ -199,6 +183,6 @@ def test_no_pair_and_no_crossed_pair_of_one_object_counts_as_different(tmp_path)
     folders(tmp_path / 'set')
     pack('folders', tmp_path / 'set', tmp_path / 'out', 24)
     bank = load_bank(tmp_path / 'out')
-    draws = PairSampler(bank, dataclasses.replace(Augmentation(), negative=1.0), torch.Generator().manual_seed(0))
-    pairs = draws.sample(12)
-    assert torch.equal(pairs.negative, pairs.track != pairs.track.roll(1)) and pairs.negative.any()
+    draws = PairSampler(bank, bank.first, dataclasses.replace(Augmentation(), negative=1.0))
+    pairs = draws.sample(40, np.random.default_rng(0))
+    assert pairs.negative.any() and not pairs.negative.all()
