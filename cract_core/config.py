@@ -42,6 +42,12 @@ class TrackerConfig:
         10, 'proposals kept after non-maximum suppression and refined in each frame (N)', minimum=1, maximum=64)
     nms_iou: float = parameter(
         0.5, 'overlap above which the lower ranked of two proposals is dropped', minimum=0.05, maximum=0.95)
+    fill_iou: float = parameter(
+        0.75, 'places that are left go to proposals that overlap others by up to this: further views of them',
+        minimum=0.05, maximum=0.95)
+    vote_iou: float = parameter(
+        0.6, 'refined boxes that overlap the best one by more than this are averaged with it, by the cube of their scores; 1: '
+        'the best alone (the paper)', minimum=0.0, maximum=1.0, live=True)
     scale_penalty: float = parameter(
         0.05, 'how much a change of scale or aspect between two frames lowers the rank of an anchor',
         minimum=0.0, maximum=1.0, live=True)

@@ -42,28 +42,44 @@ def change_penalty(boxes, size, strength):
     return xp.exp(-(change - 1) * strength)
 
 
-def select_proposals(boxes, scores, rank, last, count: int, nms_iou: float) -> Proposals:
-    """The N proposals of a frame, best first.
+def select_proposals(boxes, scores, rank, last, count: int, nms_iou: float, fill_iou: float) -> Proposals:
+    """The N proposals of a frame.
 
     boxes (M, 4), coarse scores (M,), rank (M,) >= 0: penalised and windowed scores that decide who stays; last (4,): the
-    last target box in the crop. One place is kept for the best box that overlaps `last` by more than NEAR, so that a
-    target that hardly moves is never suppressed by a neighbour (SPM-Tracker). Where fewer than N are left, the best one
-    fills the places: N never changes.
+    last target box in the crop. Those that overlap no better one by more than `nms_iou` come first, best first: they are
+    different objects. Places that are left go to further views of them, with overlaps up to `fill_iou`, and where these
+    run out, too, to the best one: N never changes. One place is kept for the best box that overlaps `last` by more than
+    NEAR, so that a target that hardly moves is never suppressed by a neighbour (SPM-Tracker).
     """
     xp = array_module(boxes)
     top = best_indices(rank, min(CANDIDATES, len(rank)))
-    overlaps = iou(boxes[top][:, None], boxes[top][None]) > nms_iou
-    free, kept = rank[top], []
+    overlaps = iou(boxes[top][:, None], boxes[top][None])
+    free = spare = rank[top]
+    kept: list = []
     for _ in range(count):
-        first = free.argmax()[None]
-        kept.append(first if not kept else xp.where(free[first] >= 0, first, kept[0]))
-        free = xp.where(overlaps[first][0], -1.0, free)
+        first, second = free.argmax()[None], spare.argmax()[None]
+        if kept:
+            second = xp.where(spare[second] >= 0, second, kept[0])
+            first = xp.where(free[first] >= 0, first, second)
+        kept.append(first)
+        free = xp.where(overlaps[first][0] > nms_iou, -1.0, free)
+        spare = xp.where(overlaps[first][0] > fill_iou, -1.0, spare)
     chosen = top[xp.concatenate(kept)]
     near = iou(boxes, last) > NEAR
     nearest = xp.where(near, rank, -1.0).argmax()[None]
     missing = near[nearest] & (chosen != nearest).all()
     chosen = xp.concatenate([chosen[:-1], xp.where(missing, nearest, chosen[-1:])])
     return Proposals(boxes[chosen], scores[chosen])
+
+
+def vote(boxes: np.ndarray, scores: np.ndarray, overlap: float) -> np.ndarray:
+    """The mean of the boxes (N, 4) that overlap the best scored one by more than `overlap`, weighted by the cube of their
+    scores (N,): each is a look of its own at the same edges. Corners (4,); with an overlap of 1 the best box itself.
+    """
+    best = boxes[scores.argmax()]
+    weight = scores.clip(min=0) ** 3 * (iou(boxes, best) > overlap)
+    total = weight.sum()
+    return weight @ boxes / total if total > 0 else best
 
 
 def best_indices(rank, count: int):

@@ -15,7 +15,7 @@ from .config import TrackerConfig
 from .crop import AUGMENTED_VIEWS, SEARCH_SIZE, VIEW_SIZE, Window, augmented_views, search_window, template_window
 from .discriminator import NEGATIVE_IOU, Discriminator, Samples, draw_samples
 from .presence import Presence, State, probability
-from .proposals import Proposals
+from .proposals import Proposals, vote
 from .redetection import SAME_IOU, Redetection
 from .runtime import Template, make_nets
 
@@ -67,11 +67,11 @@ class Lesson(NamedTuple):
     short_term: bool
 
 
-class Inspection(NamedTuple):
-    """What every stage found in one search region. Boxes are corners in the frame, (K, 4) float64.
+class Look(NamedTuple):
+    """What every stage finds in one search region. Boxes are corners in the crop; `window.to_frame` leads into the frame.
 
-    anchors (M, 4) with their coarse scores (M,); proposals (N, 4), best ranked first; refined (N, 4) with the fused
-    scores of Eq. 10 (N,) and their parts c, nu+, tau (N, 3). phi: phi34, valid until the networks search again.
+    anchors (M, 4) with their coarse scores (M,); proposals (N, 4); refined (N, 4) with the fused scores of Eq. 10 (N,) and
+    their parts c, nu+, tau (N, 3); box (4,): the answer. phi: phi34, valid until the networks search again.
     """
     window: Window
     phi: object
@@ -81,6 +81,23 @@ class Inspection(NamedTuple):
     refined: np.ndarray
     scores: np.ndarray
     parts: np.ndarray
+    box: np.ndarray
+
+    @property
+    def best(self) -> int:
+        """Number of the best scored box."""
+        return int(self.scores.argmax())
+
+    @property
+    def rivals(self) -> np.ndarray:
+        """(N,) bool: which boxes show other objects than the best."""
+        return iou(self.refined, self.refined[self.best]) < DISTRACTOR_IOU
+
+    @property
+    def distracted(self) -> bool:
+        """Whether another object nearly takes the target's place."""
+        rival = float(self.scores[self.rivals].max(initial=0.0))
+        return rival > max(DISTRACTOR_RATIO * self.scores[self.best], DISTRACTOR_SCORE)
 
 
 class Target:
@@ -103,6 +120,11 @@ class Target:
     @property
     def state(self) -> State:
         return self.presence.state
+
+    @property
+    def seeking(self) -> bool:
+        """Whether it is lost, and this look is not at the hypothesis that is followed."""
+        return self.redetection is not None and not self.redetection.following
 
     def lose(self) -> None:
         """It is lost from now on: sought from where nothing spoke against it last."""
@@ -196,19 +218,18 @@ class Tracker:
 
         self._fit(target, frame)
         window = self._window(target)                                                    # Algorithm 1, line 4
-        phi, boxes, scores, parts = self._look(window, target, frame)                    # lines 5-10
-        best = int(scores.argmax())                                                      # line 11
-        corners, (c, nu, tau) = window.to_frame(boxes[best]), (float(v) for v in parts[best])
-        fused = float(scores[best])
+        look = self._look(window, target, frame, target.corners)                         # lines 5-11
+        corners, fused = window.to_frame(look.box), float(look.scores[look.best])
+        c, nu, tau = (float(value) for value in look.parts[look.best])
         score = self._judge(target, corners, fused, nu, tau)
-        if target.redetection is None or target.redetection.following:
+        if not target.seeking:
             self._move(target, corners, fused, frame)
-        lesson = self._lesson(target, phi, boxes, scores, best, score)                   # line 12
+        lesson = self._lesson(target, look, score)                                       # line 12
         if lesson is not None:
             while target.lesson is not None:  # only where updates follow each other in successive frames
                 self.learn()
             target.lesson = lesson
-        self._view(target, frame, boxes, scores, parts, best, score)
+        self._take_view(target, look, frame, score)
         target.due = True
         return Estimate(target.box, score, fused, target.state, nu, tau, c, lesson is not None)
 
@@ -252,9 +273,8 @@ class Tracker:
         for box in sorted(boxes, key=lambda box: np.linalg.norm(box[:2] + box[2:] / 2 - target.center))[:CONSIDERED]:
             place = xywh_to_xyxy(box)
             window = search_window(box[:2] + box[2:] / 2, *box[2:])
-            _, refined, scores, parts = self._look(window, target, frame, place)
-            best = int(scores.argmax())
-            corners, (c, nu, tau), fused = window.to_frame(refined[best]), parts[best], float(scores[best])
+            look = self._look(window, target, frame, place)
+            corners, fused, (c, nu, tau) = window.to_frame(look.box), float(look.scores[look.best]), look.parts[look.best]
             if self._agree(fused, nu, tau) and iou(corners, place) > SAME_IOU and (not found or fused > found[1]):
                 found = corners, fused, float(nu), float(tau), float(c)
         if found is None:
@@ -270,7 +290,7 @@ class Tracker:
         """D of the target that is followed; RuntimeError before `init`."""
         return self._followed().discriminator
 
-    def inspect(self, frame: np.ndarray, last: np.ndarray) -> Inspection:
+    def inspect(self, frame: np.ndarray, last: np.ndarray) -> Look:
         """What each stage finds in `frame` (H, W, 3) for a target being tracked that was last at `last` (x, y, w, h).
 
         Nothing is followed or learned: the target stays as it is. Raises RuntimeError before `init`, ValueError for a
@@ -278,15 +298,7 @@ class Tracker:
         """
         target, frame = self._followed(), check_frame(frame)
         center, size = last[:2] + last[2:] / 2, np.maximum(last[2:], MIN_SIZE)
-        window = search_window(center, *size)
-        phi, anchors, coarse = self.nets.search(window.cut(frame, target.border), target.template)
-        last = np.float32(window.to_crop(np.concatenate([center - size / 2, center + size / 2])))
-        proposals = self.nets.select(anchors, coarse, last, self.config.scale_penalty, self.config.window_influence)
-        boxes, views, tau = self.nets.refine(phi, proposals.boxes, target.template, target.discriminator.classifier)
-        parts = np.stack([to_numpy(proposals.scores), views.max(0), tau.clip(0, 1)], 1).astype(np.float64)
-        found = (window.to_frame(to_numpy(some).astype(np.float64)) for some in (anchors, proposals.boxes, boxes))
-        anchors, proposed, refined = found
-        return Inspection(window, phi, anchors, to_numpy(coarse), proposed, refined, self._fuse(*parts.T), parts)
+        return self._look(search_window(center, *size), target, frame, np.concatenate([center - size / 2, center + size / 2]))
 
     def _one_blas_thread(self):
         """A second one gains little on D's matrices, and then waits busily while the networks want its core."""
@@ -306,28 +318,27 @@ class Tracker:
         window = search_window(target.center, *target.size)
         crop, box = window.cut(frame, target.border), window.to_crop(target.corners)
         phi, boxes, coarse = self.nets.search(crop, target.template)
-        others = to_numpy(self._propose(boxes, coarse, target, box).boxes)
+        others = to_numpy(self.nets.select(boxes, coarse, np.float32(box), self.config.scale_penalty,
+                                           self.config.window_influence).boxes)
         yield self.nets.as_array(phi), draw(box, 0.5, SEARCH_SIZE, others)
         for picture, box in augmented_views(crop, box):
             yield self.nets.features(picture), draw(box, 0.5 / AUGMENTED_VIEWS, VIEW_SIZE)
 
-    def _look(self, window: Window, target: Target, frame: np.ndarray,
-              last: np.ndarray | None = None) -> tuple[object, np.ndarray, np.ndarray, np.ndarray]:
-        """The candidates in a search region: phi34, refined boxes (N, 4), fused scores (N,) and their parts c, nu+,
-        tau (N, 3). last (4,): where the target was, corners in the frame, if not at its last box."""
-        last = window.to_crop(target.corners if last is None else last)
-        phi, boxes, coarse = self.nets.search(window.cut(frame, target.border), target.template)  # line 5
-        proposals = self._propose(boxes, coarse, target, last)                           # line 6
-        boxes, views, tau = self.nets.refine(phi, proposals.boxes, target.template, target.discriminator.classifier)  # 7-10
+    def _look(self, window: Window, target: Target, frame: np.ndarray, last: np.ndarray) -> Look:
+        """Algorithm 1, lines 5 to 11, in one search region; last (4,): where the target was, corners in the frame."""
+        config, last = self.config, np.float32(window.to_crop(last))
+        phi, anchors, coarse = self.nets.search(window.cut(frame, target.border), target.template)  # line 5
+        # the window decides nothing where a lost target is sought: it may return anywhere
+        influence = 0.0 if target.seeking else config.window_influence
+        proposals = self.nets.select(anchors, coarse, last, config.scale_penalty, influence)        # line 6
+        refined, views, tau = self.nets.refine(phi, proposals.boxes, target.template,
+                                               target.discriminator.classifier)                     # lines 7-10
+        refined = refined.astype(np.float64)
         nu = views.max(0)  # of the first view and a recent one, whichever is more alike
         parts = np.stack([to_numpy(proposals.scores), nu, tau.clip(0, 1)], 1).astype(np.float64)
-        return phi, boxes.astype(np.float64), self._fuse(*parts.T), parts
-
-    def _propose(self, boxes, coarse, target: Target, last: np.ndarray) -> Proposals:
-        """N of all anchors; the window decides nothing where a lost target is sought: it may return anywhere."""
-        seeking = target.redetection is not None and not target.redetection.following
-        influence = 0.0 if seeking else self.config.window_influence
-        return self.nets.select(boxes, coarse, np.float32(last), self.config.scale_penalty, influence)
+        scores = self._fuse(*parts.T)
+        return Look(window, phi, anchors, coarse, proposals.boxes, refined, scores, parts,
+                    vote(refined, scores, config.vote_iou))                                         # line 11
 
     def _fuse(self, c: np.ndarray, nu: np.ndarray, tau: np.ndarray) -> np.ndarray:
         config = self.config
@@ -390,36 +401,25 @@ class Tracker:
         if target.presence.sure and not target.presence.lost:
             target.seen = target.center, target.size
 
-    def _lesson(self, target: Target, phi, boxes: np.ndarray, scores: np.ndarray, best: int,
-                score: float) -> Lesson | None:
+    def _lesson(self, target: Target, look: Look, score: float) -> Lesson | None:
         """What D shall learn from a frame: every K frames, when a distractor shows, when the score falls."""
         config = self.config
         target.since_update += 1
-        if target.since_update < min(config.update_gap, config.update_interval) or target.state is State.LOST:
+        if target.since_update < min(config.update_gap, config.update_interval) or target.presence.lost:
             return None
-        others, rival = _rival(boxes, scores, best)
         falling = score < config.learn_score or target.presence.fallen > 0
-        distracted = rival > max(DISTRACTOR_RATIO * scores[best], DISTRACTOR_SCORE)
-        if not (falling or distracted or target.since_update >= config.update_interval):
+        if not (falling or look.distracted or target.since_update >= config.update_interval):
             return None
         target.since_update = 0
-        return Lesson(phi, None if falling else boxes[best], boxes[others], falling)
+        return Lesson(look.phi, None if falling else look.box, look.refined[look.rivals], falling)
 
-    def _view(self, target: Target, frame: np.ndarray, boxes: np.ndarray, scores: np.ndarray, parts: np.ndarray, best: int,
-              score: float) -> None:
+    def _take_view(self, target: Target, look: Look, frame: np.ndarray, score: float) -> None:
         """Take the target's recent view for the identifier, of a frame in which nothing is in doubt."""
         config = self.config
         target.since_view += 1
-        _, nu, tau = parts[best]
-        if (target.since_view < config.view_interval or not target.presence.sure or target.state is not State.TRACKING
-                or score < config.view_score or min(nu, tau) < config.view_agreement
-                or _rival(boxes, scores, best)[1] > DISTRACTOR_RATIO * scores[best]):
+        sure = target.presence.sure and target.state is State.TRACKING and score >= config.view_score
+        if (target.since_view < config.view_interval or not sure or look.distracted
+                or look.parts[look.best, 1:].min() < config.view_agreement):
             return
         window = template_window(target.center, *target.size)
         target.view, target.since_view = (window.cut(frame, target.border), window.to_crop(target.corners)), 0
-
-
-def _rival(boxes: np.ndarray, scores: np.ndarray, best: int) -> tuple[np.ndarray, float]:
-    """Which candidates (N,) bool are other objects than the best one, and the highest of their scores."""
-    others = iou(boxes, boxes[best]) < DISTRACTOR_IOU
-    return others, float(scores[others].max(initial=0.0))

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from cract_core.boxes import iou
-from cract_core.proposals import change_penalty, cosine_window, select_proposals
+from cract_core.proposals import change_penalty, cosine_window, select_proposals, vote
 
 
 def random_scene(seed, count=400):
@@ -30,33 +30,50 @@ def test_one_place_is_kept_for_the_box_near_the_last_one():
     last = np.array([100.0, 100, 160, 160])
     boxes = np.stack([last + (s, 0, s, 0) for s in (20.0, 60.0, 120.0, 3.0)])
     scores = np.array([0.9, 0.8, 0.7, 0.1])
-    kept = select_proposals(boxes, scores, scores, last, 2, 0.3)
+    kept = select_proposals(boxes, scores, scores, last, 2, 0.3, 0.3)
     assert len(kept.boxes) == 2 and kept.scores[0] == 0.9
     assert (iou(kept.boxes, last) > 0.8).any()
 
 
+def greedy(boxes, scores, overlap, taken):
+    """In the order of the scores, whoever overlaps nobody that was taken by more than `overlap`; `taken` grows."""
+    for index in np.argsort(-scores)[:96]:
+        if all(iou(boxes[index], boxes[other]) <= overlap for other in taken):
+            taken.append(index)
+    return taken
+
+
 @pytest.mark.parametrize('seed', range(5))
-def test_suppression_is_greedy(seed):
-    """Against the definition: in the order of rank, whoever overlaps nobody that was taken."""
+def test_suppression_is_greedy_and_places_that_are_left_go_to_further_views(seed):
     boxes, scores, last = random_scene(seed)
     far = last + 500  # no place is kept
-    taken = []
-    for index in np.argsort(-scores)[:96]:
-        if len(taken) < 10 and all(iou(boxes[index], boxes[other]) <= 0.5 for other in taken):
-            taken.append(index)
-    kept = select_proposals(boxes, scores, scores, far, 10, 0.5)
-    assert np.array_equal(kept.boxes, boxes[taken]) and np.array_equal(kept.scores, scores[taken])
+    distinct = greedy(boxes, scores, 0.5, [])
+    taken = greedy(boxes, scores, 0.75, list(distinct))
+    assert len(distinct) < 40 < len(taken)
+    for count in (10, 40):
+        kept = select_proposals(boxes, scores, scores, far, count, 0.5, 0.75)
+        assert np.array_equal(kept.boxes, boxes[taken[:count]]) and np.array_equal(kept.scores, scores[taken[:count]])
+    assert np.array_equal(select_proposals(boxes, scores, scores, far, 40, 0.5, 0.5).boxes[len(distinct):],
+                          np.tile(boxes[distinct[0]], (40 - len(distinct), 1)))
 
 
 def test_the_best_fills_the_places_that_nobody_takes():
     boxes = np.tile(np.array([[10.0, 10, 60, 60]]), (20, 1)) + np.linspace(0, 1, 20)[:, None]
     scores = np.linspace(0.1, 0.9, 20)
-    kept = select_proposals(boxes, scores, scores, np.array([500.0, 500, 550, 550]), 4, 0.5)
+    kept = select_proposals(boxes, scores, scores, np.array([500.0, 500, 550, 550]), 4, 0.5, 0.75)
     assert np.array_equal(kept.boxes, np.tile(boxes[-1], (4, 1)))
 
 
 def test_tensors_give_what_arrays_give():
     boxes, scores, last = random_scene(7)
     tensors = [torch.from_numpy(array) for array in (boxes, scores, scores, last)]
-    assert np.array_equal(select_proposals(boxes, scores, scores, last, 10, 0.5).boxes,
-                          select_proposals(*tensors, 10, 0.5).boxes.numpy())
+    assert np.array_equal(select_proposals(boxes, scores, scores, last, 30, 0.5, 0.75).boxes,
+                          select_proposals(*tensors, 30, 0.5, 0.75).boxes.numpy())
+
+
+def test_boxes_that_agree_with_the_best_are_averaged_and_others_have_no_voice():
+    boxes = np.array([[10.0, 10, 60, 60], [12, 10, 62, 60], [200, 200, 250, 250], [11, 9, 61, 59]])
+    scores = np.array([0.9, 0.45, 0.8, 0.0])
+    np.testing.assert_allclose(vote(boxes, scores, 0.6), (8 * boxes[0] + boxes[1]) / 9)
+    np.testing.assert_array_equal(vote(boxes, scores, 1.0), boxes[0])
+    np.testing.assert_array_equal(vote(boxes, np.zeros(4), 0.6), boxes[0])

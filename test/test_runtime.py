@@ -21,7 +21,7 @@ from cract_core.discriminator import HIDDEN, PROJECTED, Classifier
 from cract_core.model import CractModel, load_weights, save_weights
 from cract_core.runtime import choose_runtime, make_nets
 from cract_core.synthetic import generate
-from cract_core.tracker import State, Tracker
+from cract_core.tracker import Tracker
 
 CONFIG = TrackerConfig(device='cpu', threads=1)
 
@@ -82,7 +82,7 @@ def answers(nets, clip, proposals=None):
     classifier = Classifier(*(np.float32(random.standard_normal(shape) * 0.03) for shape in (
         (PROJECTED, 384), (36 * PROJECTED + 1, HIDDEN), (HIDDEN + 1,))))
     proposals = chosen.boxes if proposals is None else proposals
-    refined = nets.refine(phi, proposals, template, classifier)
+    refined = nets.refine(phi, proposals, template.beside(template), classifier)
     return ([np.array(part) for part in (*template, nets.features(view), phi, boxes, scores, *refined)], proposals)
 
 
@@ -247,7 +247,7 @@ def test_what_runs_on_cuda_tracks_on_tensors_as_on_arrays(clip):
         tracker.init(clip[0].image, clip[0].box)
         estimates = [tracker.update(frame.image) for frame in clip[1:10]]
         assert any(estimate.updated for estimate in estimates)
-        tracker._target.state = State.LOST
+        tracker._target.lose()
         found = tracker.consider(clip[10].image, [clip[10].box])
         tracks.append([estimate.box for estimate in (*estimates, found)])
     np.testing.assert_allclose(*tracks, atol=0.05)

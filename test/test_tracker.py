@@ -169,7 +169,7 @@ def by_hand(**changes) -> tuple[Tracker, Target]:
     tracker.config = TrackerConfig(score_slope=10.0, score_offset=-5.0, tracking_score=0.6, uncertain_score=0.4,
                                    lost_score=0.2, lost_frames=3, reacquire_score=0.4, reacquire_identification=0.6,
                                    reacquire_discrimination=0.4, reacquire_frames=2).replace(**changes)
-    return tracker, Target(np.array([10.0, 10, 20, 20]), None, None, (0, 0, 0), None)
+    return tracker, Target(np.array([10.0, 10, 20, 20]), None, None, (0, 0, 0), None, (480, 360))
 
 
 def test_uncertainty_ends_at_a_higher_score_than_it_begins():
@@ -184,7 +184,7 @@ def test_low_scores_in_a_row_lose_the_target_where_it_was_last_seen():
     assert states(tracker, target, [low, low, (10, 0.4, 0, 0), low, low]) == 'uuuuu'
     tracker._move(target, np.array([0.0, 70, 20, 90]), 1.0, np.zeros((100, 100, 3), np.uint8))
     assert states(tracker, target, [low]) == 'l'
-    assert tuple(target.center) == (50, 20)
+    assert tuple(target.seen[0]) == (50, 20) == tuple(target.redetection.center)
 
 
 def test_a_sudden_fall_of_the_score_loses_the_target_and_a_slow_one_does_not():
@@ -205,38 +205,71 @@ def test_a_fallen_score_is_measured_anew_after_the_target_was_taken_back():
 def test_nothing_of_the_target_is_learned_from_a_fallen_score(clip, model):
     tracker = Tracker(TrackerConfig(learn_score=0.0, lost_score=0.0, fall_ratio=1.0, update_interval=1), model)
     tracker.init(clip[0].image, clip[0].box)
-    tracker._target.usual = 1.0
+    tracker._target.presence._usual = 1.0
     assert tracker.answer(clip[1].image).updated
     assert tracker._target.lesson.box is None and tracker._target.lesson.short_term
 
 
+def seek(tracker: Tracker, target: Target) -> None:
+    """Its hypothesis is given up: all looks are at other places."""
+    target.lose()
+    target.redetection._strength = 0.0
+    tracker._window(target)
+
+
 def test_a_lost_target_is_taken_back_when_all_agree_on_one_place_twice():
     tracker, target = by_hand()
-    target.state = State.LOST
+    seek(tracker, target)
     assert states(tracker, target, [
         (30, 0.7, 0.9, 0.3), (30, 0.7, 0.9, 0.3),    # the discriminator does not agree
         (30, 0.7, 0.5, 0.9), (30, 0.7, 0.5, 0.9),    # nor the identifier
         (30, 0.48, 0.9, 0.9), (80, 0.7, 0.9, 0.9),   # two places
         (81, 0.48, 0.7, 0.5)]) == 'llllllu'
-    assert target.candidate is None
+    assert target.redetection is None
     assert tracker._judge(target, np.array([81, 10.0, 101, 30]), 0.2, 0, 0) == pytest.approx(1 / (1 + np.exp(3)))
+
+
+def test_a_followed_hypothesis_that_the_discriminator_knows_goes_on_whatever_the_identifier_says():
+    rows = [(10 + x, 0.3, 0.0, 0.8) for x in range(5)]
+    tracker, target = by_hand(continue_frames=4, lost_score=0.0)
+    target.lose()
+    assert states(tracker, target, rows) == 'llllu'
+    tracker, target = by_hand(continue_frames=4, lost_score=0.0)
+    target.lose()
+    assert states(tracker, target, rows[:3] + [(200, 0.3, 0.0, 0.8)] + rows[3:]) == 'llllll'    # a jump
+    tracker, target = by_hand(continue_frames=4, continue_discrimination=0.9, lost_score=0.0)
+    target.lose()
+    assert states(tracker, target, rows) == 'lllll'
+
+
+def test_a_lost_target_is_followed_on_as_a_hypothesis_until_nothing_speaks_for_it():
+    tracker, target = by_hand()
+    target.lose()
+    frame, follow = np.zeros((360, 480, 3), np.uint8), []
+    for step in range(60):
+        tracker._window(target)
+        follow.append(target.redetection.following)
+        tracker._judge(target, np.array([10.0 + step, 10, 30 + step, 30]), 0.1, 0.0, 0.0)
+        if not target.seeking:
+            tracker._move(target, np.array([10.0 + step, 10, 30 + step, 30]), 0.1, frame)
+    assert follow[:6] == [True, False] * 3 and not any(follow[-10:])
+    assert tuple(target.center) == (20, 20)           # where it was seen last
 
 
 def test_a_lost_box_is_never_told_with_a_high_score():
     tracker, target = by_hand()
-    target.state = State.LOST
+    target.lose()
     assert tracker._judge(target, np.array([30, 10.0, 50, 30]), 0.9, 1, 1) == tracker.config.lost_score
 
 
 def test_a_lost_target_is_searched_in_the_whole_frame_from_the_last_box_outwards():
-    tracker = object.__new__(Tracker)
-    tracker.config = TrackerConfig()
-    target = Target(np.array([90.0, 70, 20, 20]), None, None, (0, 0, 0), None)
-    frame = np.zeros((360, 480, 3), np.uint8)
-    side = tracker._search(target, frame).side
-    assert tracker._search(target, frame).center == (100, 80)
-    target.state = State.LOST
-    windows = [tracker._search(target, frame) for _ in range(200)]
+    tracker, target = by_hand()
+    target.center = target.seen[0][:] = np.array([100.0, 80.0])
+    side = tracker._window(target).side
+    assert tracker._window(target).center == (100, 80)
+    target.lose()
+    target.redetection._strength = 0.0
+    windows = [tracker._window(target) for _ in range(200)]
     assert all(w.center == (100, 80) for w in windows[::2])
     assert [round(w.side / side, 3) for w in windows[:8:2]] == [1, 1.25, 1.5, 1]
     covered = np.zeros((360, 480), bool)
@@ -250,10 +283,36 @@ def test_a_lost_target_is_searched_in_the_whole_frame_from_the_last_box_outwards
 
 def test_a_candidate_is_looked_at_before_the_scan_goes_on():
     tracker, target = by_hand()
-    frame = np.zeros((360, 480, 3), np.uint8)
-    target.state = State.LOST
+    seek(tracker, target)
     states(tracker, target, [(300, 0.9, 1, 1)])
-    assert tracker._search(target, frame).center == (310, 20)
+    assert tracker._window(target).center == (310, 20)
+
+
+@pytest.mark.parametrize('lost', [False, True])
+def test_a_stream_of_another_size_rescales_what_is_known_in_pixels(lost):
+    tracker, target = by_hand()
+    if lost:
+        target.lose()
+    tracker._fit(target, np.zeros((180, 240, 3), np.uint8))
+    assert tuple(target.center) == (10, 10) == tuple(target.seen[0]) and tuple(target.size) == (10, 10)
+    assert not lost or tuple(target.redetection.center) == (10, 10)
+    tracker._fit(target, np.zeros((240, 240, 3), np.uint8))     # another aspect: another picture
+    assert tuple(target.center) == (10, 10)
+    tracker._fit(target, np.zeros((480, 480, 3), np.uint8))
+    assert tuple(target.center) == (20, 20)
+
+
+def test_a_recent_view_is_taken_only_where_nothing_is_in_doubt(clip, model):
+    for changes, taken in ((dict(view_interval=3, view_score=0.0, view_agreement=0.0, tracking_score=0.0, uncertain_score=0.0,
+                                 lost_score=0.0, fall_ratio=0.0), True), (dict(view_interval=3, view_score=1.0), False)):
+        tracker = Tracker(TrackerConfig(**changes), model)
+        tracker.init(clip[0].image, clip[0].box)
+        first = tracker._target.template.identify_term.copy()
+        assert np.array_equal(first[0], first[1])
+        for frame in clip[1:10]:
+            tracker.update(frame.image)
+        later = tracker._target.template.identify_term
+        assert np.array_equal(later[0], first[0]) and np.array_equal(later[1], first[1]) != taken
 
 
 def test_a_detector_gives_back_the_lost_target_and_nothing_else(clip, model):
@@ -263,7 +322,8 @@ def test_a_detector_gives_back_the_lost_target_and_nothing_else(clip, model):
     boxes = np.stack([other, clip[1].box + [2, -1, 1, 0]])
     assert tracker.consider(clip[1].image, boxes) is None               # it is not lost
     target = tracker._target
-    target.state, target.center = State.LOST, np.array([20.0, 20.0])
+    target.center = np.array([20.0, 20.0])
+    target.lose()
     assert tracker.consider(clip[1].image, other[None]) is None and target.state is State.LOST
     estimate = tracker.consider(clip[1].image, boxes)
     assert estimate.state is not State.LOST and overlap(estimate.box, clip[1].box) > 0.5

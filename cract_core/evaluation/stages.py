@@ -14,10 +14,10 @@ from typing import Callable
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ..boxes import iou, xywh_to_xyxy
+from ..boxes import iou, to_numpy, xywh_to_xyxy
 from ..crop import SEARCH_SIZE
 from ..discriminator import NEGATIVE_IOU, draw_samples
-from ..tracker import DISTRACTOR_IOU, Inspection, Tracker
+from ..tracker import DISTRACTOR_IOU, Look, Tracker
 from ..video import read_image
 from .sequences import Sequence
 
@@ -90,21 +90,23 @@ class _Stages:
         self._random = np.random.default_rng(tracker.config.seed)
 
     def __call__(self, frame: np.ndarray, last: np.ndarray, true: np.ndarray, index: int) -> dict[str, float]:
-        found, true = self._tracker.inspect(frame, last), xywh_to_xyxy(true)
-        anchors, proposals, refined = (iou(boxes, true) for boxes in (found.anchors, found.proposals, found.refined))
+        found = self._tracker.inspect(frame, last)
+        true = found.window.to_crop(xywh_to_xyxy(true))
+        anchors, proposals, refined = (iou(to_numpy(boxes).astype(np.float64), true)
+                                       for boxes in (found.anchors, found.proposals, found.refined))
         _, nu, tau = found.parts.T
         if index - self._taught >= self._tracker.config.update_interval:
             self._teach(found, true)
             self._taught = index
         return dict(anchors=anchors.max(), proposals=proposals.max(), top=proposals[0], refined=refined.max(),
-                    chosen=refined[found.scores.argmax()], by_identifier=refined[nu.argmax()],
-                    by_discriminator=refined[tau.argmax()], by_coarse=anchors[found.coarse.argmax()])
+                    chosen=float(iou(found.box, true)), by_identifier=refined[nu.argmax()],
+                    by_discriminator=refined[tau.argmax()], by_coarse=anchors[to_numpy(found.coarse).argmax()])
 
-    def _teach(self, found: Inspection, true: np.ndarray) -> None:
-        tracker, config, crop = self._tracker, self._tracker.config, found.window.to_crop
+    def _teach(self, found: Look, true: np.ndarray) -> None:
+        tracker, config = self._tracker, self._tracker.config
         others = found.refined[iou(found.refined, true) < DISTRACTOR_IOU]
-        samples = draw_samples(crop(true), config.update_positives, config.update_negatives, NEGATIVE_IOU[1],
-                               SEARCH_SIZE, self._random, distractors=crop(others))
+        samples = draw_samples(true, config.update_positives, config.update_negatives, NEGATIVE_IOU[1],
+                               SEARCH_SIZE, self._random, distractors=others)
         with threadpool_limits(1, 'blas'):
             tracker.discriminator.remember(tracker.nets.as_array(found.phi), samples)
             tracker.discriminator.update(False, config.update_iterations)

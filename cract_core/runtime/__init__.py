@@ -47,7 +47,7 @@ class Nets(abc.ABC):
 
     def __init__(self, name: str, device: str, config: TrackerConfig):
         self.name, self.device = name, device
-        self._count, self._nms_iou = config.num_proposals, config.nms_iou
+        self._count, self._overlaps = config.num_proposals, (config.nms_iou, config.fill_iou)
         self._window = None
 
     @abc.abstractmethod
@@ -68,7 +68,7 @@ class Nets(abc.ABC):
             self._window = like(cosine_window(), scores)
         rank = scores * change_penalty(boxes, last[2:] - last[:2], penalty)
         rank = rank * (1 - influence) + self._window * influence
-        return select_proposals(boxes, scores, rank, last, self._count, self._nms_iou)
+        return select_proposals(boxes, scores, rank, last, self._count, *self._overlaps)
 
     def as_array(self, phi):
         """phi34 in the kind of array that the discriminator learns with."""

@@ -32,16 +32,16 @@ def annotated_images(folder: str | Path, count: int, random: np.random.Generator
     shards = sorted(Path(folder).glob('*.jsonl'))
     if not shards:
         raise FileNotFoundError(f'no shards in {folder}: expected NAME.tar and NAME.jsonl')
-    rows = [row for row in map(json.loads, shards[0].read_text().splitlines())
+    rows = [(shard.with_suffix('.tar'), row) for shard in shards for row in map(json.loads, shard.read_text().splitlines())
             if any(min(one['xywh'][2:]) >= MIN_SIDE for one in row['objects'])]
     if not rows:
-        raise ValueError(f'{shards[0]} has no objects of at least {MIN_SIDE} pixels')
-    with tarfile.open(shards[0].with_suffix('.tar')) as archive:
-        for index in random.permutation(len(rows))[:count]:
-            row = rows[index]
+        raise ValueError(f'the shards in {folder} have no objects of at least {MIN_SIDE} pixels')
+    for index in sorted(random.permutation(len(rows))[:count]):
+        tar, row = rows[index]
+        with tarfile.open(tar) as archive:
             data = np.frombuffer(archive.extractfile(row['file']).read(), np.uint8)
-            box, = random.choice([one['xywh'] for one in row['objects'] if min(one['xywh'][2:]) >= MIN_SIDE], 1)
-            yield cv2.imdecode(data, cv2.IMREAD_COLOR), box
+        box, = random.choice([one['xywh'] for one in row['objects'] if min(one['xywh'][2:]) >= MIN_SIDE], 1)
+        yield cv2.imdecode(data, cv2.IMREAD_COLOR), box
 
 
 class Recorder(OnnxNets):
