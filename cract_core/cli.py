@@ -105,7 +105,7 @@ peak memory, arithmetic and its share of what the processor's matrix products re
 is installed, peers beside if asked, all in turn on the same frames. With ROOT also the AUC of each. --json writes
 <tracker>.p50_ms, .p95_ms, .p99_ms and .init_ms for all of them."""
 
-TRACKERS = ('cract', 'nano', 'nano3', 'csrt', 'kcf', 'mil')
+TRACKERS = ('cract', 'nano', 'nano3', 'lighttrack', 'fear', 'vit', 'csrt', 'kcf', 'mil')
 PROTOCOLS = ('ope', 'absence', 'streaming', 'stages', 'reset')
 BENCHMARK_NAMES = ('otb2015', 'uav123', 'nfs30', 'vot2018', 'trackingnet', 'got10k-val', 'got10k-test', 'lasot')
 COLUMNS = {'auc': 'AUC', 'precision': 'prec@20', 'norm_precision': 'norm@.2', 'ao': 'AO', 'sr50': 'SR.50',
@@ -258,8 +258,8 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
 
 def _add_networks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--peers', type=Path, metavar='DIR',
-                        help='folder with nanotrack_v2_backbone.onnx and nanotrack_v2_head.onnx for --tracker nano, '
-                             'nanotrack_v3_... for nano3')
+                        help='folder with the networks of the trackers nano, nano3, lighttrack, fear and vit '
+                             '(docs/evaluation.md names the files)')
     parser.add_argument('--nano-backbone', type=Path, metavar='FILE', help='backbone of nano, instead of --peers')
     parser.add_argument('--nano-head', type=Path, metavar='FILE', help='head of nano, instead of --peers')
 
@@ -385,7 +385,8 @@ def run_eval(args) -> int:
     if args.latency_trace and 'streaming' not in args.protocol:
         raise ValueError('--latency-trace replays a streaming run: give --protocol streaming too')
     options = protocols.Options(
-        protocols=args.protocol, rate=args.rate, every=args.every, seed=args.protocol_seed, workers=args.jobs, ray_address=args.ray,
+        protocols=args.protocol, rate=args.rate, every=args.every, seed=args.protocol_seed, workers=args.jobs,
+        ray_address=args.ray,
         trace=protocols.read_trace(args.latency_trace) if args.latency_trace else None,
         store=Store(args.report / 'runs') if args.report else None)
     jobs = protocols.plan(specs, sequences, pool, options)
@@ -485,7 +486,7 @@ def _print_protocols(blocks: dict[str, dict]) -> None:
     if 'stages' in some:
         from .evaluation.stages import STAGES
         heads = [stage.removeprefix('by_')[:10] for stage in STAGES]
-        print(f'\nIoU by stage' + ''.join(f'{head:>11}' for head in heads) + '   gain of R   over 0.5: N      R  chosen')
+        print('\nIoU by stage' + ''.join(f'{head:>11}' for head in heads) + '   gain of R   over 0.5: N      R  chosen')
         for name, block in blocks.items():
             one = block['stages']
             print(f'{name:12}' + ''.join(f'{dash(one[stage]):>11}' for stage in STAGES) + f'{dash(one["gain"]):>12}'
@@ -500,8 +501,10 @@ def _eval_trackers(args) -> tuple[tuple, dict[str, dict]]:
     if args.jobs > 1 and not config.threads and not args.ray:  # share the cores instead of fighting for them
         config = config.replace(threads=max(1, (os.cpu_count() or 1) // args.jobs))
     files = (args.nano_backbone, args.nano_head)
-    if 'nano' not in args.tracker and (args.peers and 'nano3' not in args.tracker or any(files)):
-        raise ValueError('--peers and --nano-* name the networks of another tracker: give --tracker nano too')
+    if args.peers and not set(args.tracker) & set(NETWORK_FILES):
+        raise ValueError(f'--peers holds the networks of {", ".join(NETWORK_FILES)}: give one of them as --tracker')
+    if any(files) and 'nano' not in args.tracker:
+        raise ValueError('--nano-backbone and --nano-head are the networks of nano: give --tracker nano too')
     foreign = sorted(set(_given(args)) - {'threads'})
     if 'cract' not in args.tracker and (foreign or args.config):
         name = '--config' if args.config else '--' + foreign[0].replace('_', '-')
@@ -512,8 +515,9 @@ def _eval_trackers(args) -> tuple[tuple, dict[str, dict]]:
             specs.append(TrackerSpec(name, config))
             described[name] = dict(config=dataclasses.asdict(config), device=tracker_of(specs[-1]).device)
             continue
-        given = files if name == 'nano' else (None, None)
-        found = [path or (args.peers and args.peers / file) for path, file in zip(given, NETWORK_FILES.get(name, ()))]
+        wanted = NETWORK_FILES.get(name, ())
+        given = files if name == 'nano' else (None,) * len(wanted)
+        found = [path or (args.peers and args.peers / file) for path, file in zip(given, wanted, strict=True)]
         networks = tuple(str(path) for path in found if path)
         specs.append(TrackerSpec(name, TrackerConfig(threads=config.threads), networks))
         tracker_of(specs[-1])

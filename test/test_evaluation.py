@@ -328,7 +328,7 @@ def test_missing_trackers_and_files_are_one_sentence(monkeypatch, tmp_path):
 
 
 def test_nano_scores_on_a_real_sequence_as_measured_before(cract_data):
-    networks = [cract_data / 'peers' / name for name in peers.NANO_FILES]
+    networks = [cract_data / 'peers' / name for name in peers.NETWORK_FILES['nano']]
     sequence = sequences.read_folders(cract_data / 'eval', only=('OTB/Crossing',))[0]
     run = runner.run_sequence(peers.make_peer('nano', *networks), sequence)
     figures = runner.summarize(run, sequence)

@@ -60,7 +60,7 @@ def test_the_box_follows_and_keeps_its_size():
 def test_missing_packages_and_files_are_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match='the tracker nano3 needs the ONNX file of its backbone: give --peers'):
         peers.make_peer('nano3')
-    files = [tmp_path / name for name in peers.NANO3_FILES]
+    files = [tmp_path / name for name in peers.NETWORK_FILES['nano3']]
     for path in files:
         path.write_bytes(b'nothing')
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
@@ -74,7 +74,7 @@ def test_missing_packages_and_files_are_one_sentence(tmp_path, monkeypatch):
 
 def test_it_is_about_as_good_as_the_second_version_on_real_sequences(cract_data):
     pytest.importorskip('onnxruntime', reason='needs ONNX Runtime: pip install "cract_ros[peers]"')
-    tracker = peers.make_peer('nano3', *(cract_data / 'peers' / name for name in peers.NANO3_FILES), threads=1)
+    tracker = peers.make_peer('nano3', *(cract_data / 'peers' / name for name in peers.NETWORK_FILES['nano3']), threads=1)
     found = {}
     for sequence in sequences.read_folders(cract_data / 'eval', only=('OTB/Crossing', 'OTB/Car4', 'VOT2017-19/ball1')):
         run = runner.run_sequence(tracker, sequence)

@@ -31,7 +31,8 @@ def read_figures(path) -> dict[str, dict]:
     return blocks
 
 
-def check_comparable(others: dict[str, dict], protocols: tuple[str, ...], sequences: list[Sequence], every: int) -> None:
+def check_comparable(others: dict[str, dict], protocols: tuple[str, ...], sequences: list[Sequence],
+                     every: int) -> None:
     """ValueError, in one sentence, unless every tracker of `others` (see `read_figures`) was measured with one of
     `protocols` at least, and on all `sequences`."""
     for name, block in others.items():
