@@ -109,7 +109,9 @@ TRACKERS = ('cract', 'nano', 'nano3', 'lighttrack', 'fear', 'vit', 'csrt', 'kcf'
 PROTOCOLS = ('ope', 'absence', 'streaming', 'stages', 'reset')
 BENCHMARK_NAMES = ('otb2015', 'uav123', 'nfs30', 'vot2018', 'trackingnet', 'got10k-val', 'got10k-test', 'lasot')
 COLUMNS = {'auc': 'AUC', 'precision': 'prec@20', 'norm_precision': 'norm@.2', 'ao': 'AO', 'sr50': 'SR.50',
-           'sr75': 'SR.75'}
+           'sr75': 'SR.75', 'off': 'off', 'false_loss': 'lost', 'frozen': 'frozen'}
+OTB_KEYS, GOT10K_KEYS = ('auc', 'precision', 'norm_precision'), ('ao', 'sr50', 'sr75')
+LONG_KEYS = ('auc', 'off', 'false_loss', 'frozen')
 
 STATE_COLORS = {'tracking': (80, 220, 60), 'uncertain': (0, 190, 255), 'lost': (60, 60, 230)}  # BGR
 
@@ -179,6 +181,12 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
                                '(default: reset for vot2018, else ope)')
     evaluate.add_argument('--every', type=_positive, default=1, metavar='N',
                           help='the stages protocol looks at each Nth frame (default: 1, all of them)')
+    longer = evaluate.add_mutually_exclusive_group()
+    longer.add_argument('--repeat', type=_positive, metavar='N',
+                        help='show each sequence forwards and backwards N times, as one long run (protocols ope and '
+                             'streaming)')
+    longer.add_argument('--repeat-to', type=_positive, metavar='FRAMES',
+                        help='the same until so many frames are shown; longer sequences stay as they are')
     evaluate.add_argument('--rate', type=_rate, default=30.0, metavar='FPS',
                           help='of the camera in the streaming protocol (default: 30)')
     evaluate.add_argument('--latency-trace', type=Path, metavar='FILE',
@@ -359,7 +367,7 @@ def run_eval(args) -> int:
     from .evaluation import against, protocols, runner
     from .evaluation.execution import Store
     from .evaluation.benchmarks import BENCHMARKS, read_benchmark
-    from .evaluation.sequences import read_folders, write_boxes
+    from .evaluation.sequences import read_folders, repeat, write_boxes
     from .evaluation.submissions import write_archive, write_result
     if args.report:
         try:
@@ -380,6 +388,12 @@ def run_eval(args) -> int:
         raise ValueError(f'the truth of {benchmark.title} is not public: only --protocol ope runs on it')
     if 'reset' in args.protocol:
         return _eval_reset(args, specs, described, sequences, benchmark)
+    longer = args.repeat or args.repeat_to
+    if longer and (benchmark or not set(args.protocol) <= {'ope', 'streaming'}):
+        raise ValueError('--repeat and --repeat-to make plain sequences longer for the protocols ope and streaming: '
+                         'leave out ' + ('--benchmark' if benchmark else 'other protocols'))
+    if longer:
+        sequences = [repeat(one, args.repeat, args.repeat_to) for one in sequences]
     others = against.read_figures(args.against) if args.against else {}
     against.check_comparable(others, args.protocol, sequences, args.every)
     if args.latency_trace and 'streaming' not in args.protocol:
@@ -392,7 +406,7 @@ def run_eval(args) -> int:
     jobs = protocols.plan(specs, sequences, pool, options)
     several = len(specs) > 1
     results = args.results or (args.report / 'results' if args.report else None)
-    keys = tuple(COLUMNS)[3:] if (args.benchmark or '').startswith('got10k') else tuple(COLUMNS)[:3]
+    keys = LONG_KEYS if longer else GOT10K_KEYS if (args.benchmark or '').startswith('got10k') else OTB_KEYS
     width = max(len(one.name) for one in sequences) + (1 + max(len(spec.name) for spec in specs) if several else 0)
 
     def label(name: str, tracker: str) -> str:
@@ -429,8 +443,8 @@ def run_eval(args) -> int:
                                 differences=against.differences(block, other, args.protocol_seed))
         print(f'\n{name} - {other["tracker"]} of {args.against}')
         for key, difference in block['against']['differences'].items():
-            print(f'{key:24}{difference}')
-        block['against']['differences'] = {key: one._asdict() for key, one in block['against']['differences'].items()}
+            print(f'{key:24}{difference.text}: {against.verdict(key, difference)}')
+            block['against']['differences'][key] = difference._asdict()
     if results and benchmark and benchmark.archive and 'ope' in jobs:
         for name in blocks:
             print(f'to hand in: {write_archive(results, name)}')
@@ -440,7 +454,8 @@ def run_eval(args) -> int:
     report = [dict(tracker=name, **described[name], **block) for name, block in blocks.items()]
     report = dict(report[0], peers=report[1:], version=__version__, date=time.strftime('%Y-%m-%dT%H:%M:%S%z'),
                   root=str(args.root), benchmark=args.benchmark, protocol=','.join(args.protocol),
-                  protocol_seed=args.protocol_seed, jobs=args.jobs, environment=runner.environment())
+                  protocol_seed=args.protocol_seed, repeat=args.repeat, repeat_to=args.repeat_to, jobs=args.jobs,
+                  environment=runner.environment())
     for path in filter(None, (args.json, args.report and args.report / 'figures.json')):
         path.write_text(json.dumps(report, indent=2) + '\n')
     if args.report:

@@ -9,10 +9,11 @@ import json
 from pathlib import Path
 
 from .protocols import Difference, paired_difference
+from .runner import LOSSES
 from .sequences import Sequence
 from .stages import FIGURES
 
-ONE_PASS = ('auc', 'precision', 'norm_precision')
+ONE_PASS = ('auc', 'precision', 'norm_precision', *LOSSES)
 
 
 def read_figures(path) -> dict[str, dict]:
@@ -55,7 +56,7 @@ def check_comparable(others: dict[str, dict], protocols: tuple[str, ...], sequen
 def differences(block: dict, other: dict, seed: int = 0) -> dict[str, Difference]:
     """Figure -> `block` - `other`, over the sequences of `block`; of the figures that both have.
 
-    Named as in the JSON: `auc`, `precision`, `norm_precision` of one pass and `stages.chosen` and the like.
+    Named as in the JSON: `auc`, `off` and the like of one pass, `stages.chosen` and the like.
     """
     found, theirs = {}, _tables(other)
     for protocol, (prefix, keys, table) in _tables(block).items():
@@ -66,6 +67,11 @@ def differences(block: dict, other: dict, seed: int = 0) -> dict[str, Difference
             if None not in values and None not in baseline:
                 found[prefix + key] = paired_difference(values, baseline, seed)
     return found
+
+
+def verdict(figure: str, difference: Difference) -> str:
+    """'better', 'worse' or 'noise': of some figures less is better."""
+    return (difference.reversed if figure in LOSSES else difference).verdict
 
 
 def _tables(block: dict) -> dict[str, tuple[str, tuple[str, ...], dict[str, dict]]]:
