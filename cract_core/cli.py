@@ -376,6 +376,10 @@ def run_eval(args) -> int:
             raise ValueError(f'--report needs the package {error.name}: pip install "cract_ros[eval]"') from error
     benchmark = BENCHMARKS[args.benchmark] if args.benchmark else None
     args.protocol = args.protocol or ('reset' if args.benchmark == 'vot2018' else 'ope',)
+    longer = args.repeat or args.repeat_to
+    if longer and (benchmark or not set(args.protocol) <= {'ope', 'streaming'}):
+        raise ValueError('--repeat and --repeat-to make plain sequences longer for the protocols ope and streaming: '
+                         'leave out ' + ('--benchmark' if benchmark else 'other protocols'))
     read = functools.partial(read_benchmark, args.benchmark) if benchmark else read_folders
     pool = read(args.root) if 'absence' in args.protocol else []
     sequences = read(args.root, args.only, args.limit)
@@ -388,10 +392,6 @@ def run_eval(args) -> int:
         raise ValueError(f'the truth of {benchmark.title} is not public: only --protocol ope runs on it')
     if 'reset' in args.protocol:
         return _eval_reset(args, specs, described, sequences, benchmark)
-    longer = args.repeat or args.repeat_to
-    if longer and (benchmark or not set(args.protocol) <= {'ope', 'streaming'}):
-        raise ValueError('--repeat and --repeat-to make plain sequences longer for the protocols ope and streaming: '
-                         'leave out ' + ('--benchmark' if benchmark else 'other protocols'))
     if longer:
         sequences = [repeat(one, args.repeat, args.repeat_to) for one in sequences]
     others = against.read_figures(args.against) if args.against else {}

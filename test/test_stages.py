@@ -137,7 +137,7 @@ def test_every_stage_counts_what_its_name_says(sequence, model, monkeypatch):
     expected = dict(last=1, anchors=overlap(0.1), proposals=overlap(0.2), top=overlap(0.4), refined=overlap(0.05),
                     chosen=overlap(0.3), by_identifier=overlap(0.3), by_discriminator=overlap(0.4),
                     by_coarse=overlap(0.9), gain=overlap(0.05) - overlap(0.2), proposals_50=1, refined_50=1,
-                    chosen_50=overlap(0.3) > 0.5, frames=11)
+                    chosen_50=1 * (overlap(0.3) > 0.5), frames=11)
     assert figures == pytest.approx(expected, abs=1e-6)
 
 
@@ -318,3 +318,22 @@ def test_a_peer_chooses_on_real_frames_as_it_tracks(cract_data):
     measured = protocols.measure((spec,), protocols.plan((spec,), crossing, [], options), options)
     figures = protocols.block(measured, 'nano3')['stages']
     assert figures['chosen'] == pytest.approx(0.76, abs=0.06) and figures['refined'] is None
+
+
+def test_a_clip_made_longer_is_measured_as_one_long_run(root, tmp_path, capsys):
+    path = tmp_path / 'figures.json'
+    assert cli.main(['eval', str(root), '--tracker', 'kcf', '--threads', '1', '--repeat-to', '30', '--json',
+                     str(path), '--results', str(tmp_path)]) == 0
+    report = json.loads(path.read_text())
+    assert (report['repeat'], report['repeat_to'], report['mean']['frames']) == (None, 30, 60)
+    assert len((tmp_path / 'made' / 'a.txt').read_text().splitlines()) == 30
+    for key in ('off', 'false_loss', 'frozen'):
+        values = [one[key] for one in report['sequences'].values()]
+        assert report['mean'][key] == np.mean(values) and len(report['intervals'][key]) == 2
+    assert report['mean']['off'] < 0.1      # a bright square on a dark ground
+    heads = capsys.readouterr().out.splitlines()[0].split()
+    assert heads[:6] == ['sequence', 'frames', 'AUC', 'off', 'lost', 'frozen']
+    for more, word in ((['--protocol', 'absence'], 'leave out other protocols'),
+                       (['--benchmark', 'uav123'], 'leave out --benchmark')):
+        assert cli.main(['eval', str(root), '--tracker', 'kcf', '--repeat', '2', *more]) == 2
+        assert word in capsys.readouterr().err

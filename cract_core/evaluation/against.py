@@ -14,6 +14,7 @@ from .sequences import Sequence
 from .stages import FIGURES
 
 ONE_PASS = ('auc', 'precision', 'norm_precision', *LOSSES)
+STAGES = tuple(key for key in FIGURES if key != 'last')     # which belongs to the sequences, not to a tracker
 
 
 def read_figures(path) -> dict[str, dict]:
@@ -77,5 +78,5 @@ def verdict(figure: str, difference: Difference) -> str:
 def _tables(block: dict) -> dict[str, tuple[str, tuple[str, ...], dict[str, dict]]]:
     """Protocol -> prefix of its figures, their names, the figures by sequence."""
     tables = dict(ope=('', ONE_PASS, block.get('sequences')),
-                  stages=('stages.', FIGURES, block.get('stages_sequences')))
+                  stages=('stages.', STAGES, block.get('stages_sequences')))
     return {protocol: table for protocol, table in tables.items() if table[2]}
