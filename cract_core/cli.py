@@ -66,7 +66,9 @@ rates at 0.5 and 0.75; VOT-2018 runs with resets and prints accuracy, robustness
 the benchmark's own toolkit or server takes.
 
 --protocol absence takes the target away and brings it back: can a "lost" be believed? --protocol streaming drops the
-frames that come while the tracker is busy. docs/evaluation.md says what every figure means."""
+frames that come while the tracker is busy. --protocol stages hands over the true last box in every frame, and tells what
+each stage makes of it. --repeat and --repeat-to make long runs of short clips. --against compares with an earlier run,
+paired over sequences. docs/evaluation.md says what every figure means."""
 
 SYNTH = """\
 Render an aerial scene with exact boxes: a drone's view of traffic with look-alikes of the target, a bridge that hides

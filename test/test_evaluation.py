@@ -312,7 +312,7 @@ def test_a_peer_takes_fractional_boxes_rounded(monkeypatch):
 
 
 def test_missing_trackers_and_files_are_one_sentence(monkeypatch, tmp_path):
-    with pytest.raises(FileNotFoundError, match='the tracker nano needs the file nanotrack_v2_backbone.onnx: give its folder'):
+    with pytest.raises(FileNotFoundError, match='tracker nano needs the file nanotrack_v2_backbone.onnx: give its folder'):
         peers.make_peer('nano')
     with pytest.raises(FileNotFoundError, match='needs the file nanotrack_v2_head.onnx: no file .*head.onnx'):
         (tmp_path / 'backbone.onnx').write_bytes(b'nothing')
@@ -320,7 +320,7 @@ def test_missing_trackers_and_files_are_one_sentence(monkeypatch, tmp_path):
     (tmp_path / 'head.onnx').write_bytes(b'nothing')
     with pytest.raises(ValueError, match='cannot read .* as TrackerNano networks'):
         peers.make_peer('nano', tmp_path / 'backbone.onnx', tmp_path / 'head.onnx')
-    with pytest.raises(ValueError, match="no tracker 'best'; the peers are nano, nano3, lighttrack, fear, vit, csrt, kcf, mil"):
+    with pytest.raises(ValueError, match="no tracker 'best'; the peers are nano, nano3, lighttrack, fear, vit, csrt"):
         peers.make_peer('best')
     monkeypatch.delattr(cv2, 'TrackerCSRT', raising=False)
     with pytest.raises(ValueError, match='has no TrackerCSRT: it comes with opencv-contrib'):

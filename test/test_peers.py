@@ -46,6 +46,8 @@ def test_the_box_follows_the_spot_and_the_size_follows_by_the_rate(kind):
     tracker = kind(Spot(40))
     with pytest.raises(RuntimeError, match='update before init'):
         tracker.update(spot_at(100, 80, 40, 40))
+    with pytest.raises(RuntimeError, match='update before init'):
+        tracker.locate(spot_at(100, 80, 40, 40), np.array([100.0, 80.0, 40.0, 40.0]))
     tracker.init(spot_at(100, 80, 40, 40), (100, 80, 40, 40))
     for i in range(1, 8):
         estimate = tracker.update(spot_at(100 + 6 * i, 80 + 3 * i, 40, 40))

@@ -82,7 +82,7 @@ def test_a_sequence_with_nothing_to_look_at_is_refused(sequence):
     with pytest.raises(ValueError, match='made/one: no annotated frame after the first to look at'):
         stages.run_stages(Peer(), dataclasses.replace(sequence, truth=truth))
     truth[5] = sequence.truth[1]
-    with pytest.raises(ValueError, match='no annotated frame after the first to look at among each 2th'):
+    with pytest.raises(ValueError, match='no annotated frame after the first to look at, one in 2'):
         stages.run_stages(Peer(), dataclasses.replace(sequence, truth=truth), every=2)
 
 
@@ -244,7 +244,7 @@ def test_a_run_against_itself_differs_by_nothing(root, weights, figures, tmp_pat
 def test_differences_are_those_of_the_same_sequences():
     def block(chosen, auc, off):
         names = [f'set/{i}' for i in range(len(auc))]
-        return dict(sequences={name: dict(auc=a, off=o, frames=9) for name, a, o in zip(names, auc, off)},
+        return dict(intervals={}, sequences={name: dict(auc=a, off=o, frames=9) for name, a, o in zip(names, auc, off)},
                     stages=dict(every=1), stages_sequences={name: dict(chosen=c, refined=None)
                                                             for name, c in zip(names, chosen)})
     easy_and_hard = np.linspace(0.1, 0.9, 20)
@@ -278,7 +278,7 @@ def test_what_cannot_be_compared_is_refused_before_the_run(root, weights, figure
     assert 'none of the protocol stages for cract' in refused(changed(stages_sequences={}), '--protocol', 'stages')
     assert 'nothing of cract on made/b' in refused(
         changed(sequences={'made/a': report['sequences']['made/a']}), '--protocol', 'ope')
-    assert 'are of each 1th frame: give --every 1 too' in refused(path, '--protocol', 'stages', '--every', '2')
+    assert 'look at one frame in 1: give --every 1 too' in refused(path, '--protocol', 'stages', '--every', '2')
     assert 'are of 9 frames of made/a, which has 33 here' in refused(path, '--repeat', '2')
 
 

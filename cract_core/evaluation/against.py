@@ -50,7 +50,7 @@ def check_comparable(others: dict[str, dict], protocols: tuple[str, ...], sequen
                     raise ValueError(f'the figures to compare with are of {table[sequence.name]["frames"]} frames of '
                                      f'{sequence.name}, which has {len(sequence.images)} here')
         if 'stages' in shared and block['stages']['every'] != every:
-            raise ValueError(f'the figures to compare with are of each {block["stages"]["every"]}th frame: '
+            raise ValueError(f'the figures to compare with look at one frame in {block["stages"]["every"]}: '
                              f'give --every {block["stages"]["every"]} too')
 
 
@@ -77,6 +77,7 @@ def verdict(figure: str, difference: Difference) -> str:
 
 def _tables(block: dict) -> dict[str, tuple[str, tuple[str, ...], dict[str, dict]]]:
     """Protocol -> prefix of its figures, their names, the figures by sequence."""
-    tables = dict(ope=('', ONE_PASS, block.get('sequences')),
+    one_pass = block.get('sequences') if 'intervals' in block else None     # not those of runs with resets
+    tables = dict(ope=('', ONE_PASS, one_pass),
                   stages=('stages.', STAGES, block.get('stages_sequences')))
     return {protocol: table for protocol, table in tables.items() if table[2]}

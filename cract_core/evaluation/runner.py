@@ -60,7 +60,8 @@ def summarize(run: Run, sequence: Sequence) -> dict[str, float | int | None]:
     """Figures of one sequence: accuracy, latency percentiles (ms), frames a second at the median.
 
     `auc` of success, `precision` at 20 px, `norm_precision` at 0.2; `ao`, `sr50` and `sr75` over the `counted` frames
-    with the target after the first; `off`, `false_loss`, `frozen` (see `metrics.loss_shares`). None where the truth is withheld or there is no such frame.
+    with the target after the first; `off`, `false_loss` and `frozen` (see `metrics.loss_shares`). None where the truth
+    is withheld or there is no such frame.
     """
     figures = dict(frames=len(sequence.images), auc=None, precision=None, norm_precision=None, **dict.fromkeys(LOSSES))
     lost = np.array([state == 'lost' for state in run.states])
@@ -86,7 +87,7 @@ def summarize(run: Run, sequence: Sequence) -> dict[str, float | int | None]:
 
 
 def mean_figures(figures: list[dict], runs: list[Run]) -> dict[str, float | int | None]:
-    """Accuracy and `LOSSES` averaged over sequences (each counts the same, as in OTB), latency over all updates together.
+    """Accuracy and `LOSSES` averaged over sequences (each counts the same, as in OTB), latency over all updates.
 
     `ao`, `sr50` and `sr75` are over all frames together (each counts the same, as in GOT-10k).
     """

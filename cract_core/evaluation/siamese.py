@@ -66,8 +66,7 @@ class SiamesePeer:
 
     def update(self, frame: np.ndarray) -> Estimate:
         """Follow the target into the next frame; RuntimeError before `init`."""
-        if self._template is None:
-            raise RuntimeError('update before init: there is no target to follow')
+        self._started()
         found = self._look(frame, self._center, self._size)
         rate = found.penalty * found.score * self.rate
         size = (1 - rate) * self._size + rate * found.size
@@ -76,7 +75,8 @@ class SiamesePeer:
 
     def locate(self, frame: np.ndarray, last: np.ndarray) -> np.ndarray:
         """The box (x, y, w, h) found in `frame`, its size not smoothed, for a target that was last at `last`; the
-        target stays as it is."""
+        target stays as it is. RuntimeError before `init`."""
+        self._started()
         found = self._look(frame, last[:2] + last[2:] / 2, last[2:])
         center, size = self.fit(found.center, found.size, np.array(frame.shape[1::-1], float))
         return np.concatenate([center - size / 2, size])
@@ -92,6 +92,10 @@ class SiamesePeer:
     def fit(self, center: np.ndarray, size: np.ndarray, limits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Centre and size of a box as they may be in a frame of width and height `limits`."""
         return np.clip(center, 0, limits), np.clip(size, self.smallest, limits)
+
+    def _started(self) -> None:
+        if self._template is None:
+            raise RuntimeError('update before init: there is no target to follow')
 
     def _look(self, frame: np.ndarray, center: np.ndarray, size: np.ndarray) -> Found:
         side = self.search_side(size)

@@ -34,10 +34,11 @@ class StagesRun:
 
     last: the true last box itself, what a tracker that stays there would reach; anchors: the best of all; proposals:
     the best of N; top: the best ranked proposal; refined: the best after R; chosen: the answer (Eq. 10);
-    by_identifier, by_discriminator: the refined box with the highest nu+, tau; by_coarse: the anchor with the highest c.
+    by_identifier, by_discriminator: the refined box with the highest nu+, tau; by_coarse: the anchor with the highest
+    c.
     """
 
-    frames: np.ndarray                  # (F,) their numbers, from 1
+    frames: np.ndarray                  # (F,) their numbers, 0 being the first of the sequence
     overlaps: dict[str, np.ndarray]
 
 
@@ -53,7 +54,7 @@ def run_stages(tracker, sequence: Sequence, every: int = 1, progress: Callable[[
         raise ValueError(f'{sequence.name}: the target is absent in the first frame, where tracking has to start')
     if not looked:
         raise ValueError(f'{sequence.name}: no annotated frame after the first to look at'
-                         + (f' among each {every}th' if every > 1 else ''))
+                         + (f', one in {every}' if every > 1 else ''))
     tracker.init(read_image(sequence.images[0]), truth[0])
     look = _Stages(tracker) if isinstance(tracker, Tracker) else _Answer(tracker)
     rows, wanted = [], set(looked)

@@ -29,7 +29,7 @@ class VitTrack:
 
     def __init__(self, network: OnnxNetwork):
         self._network = network
-        self._template = None
+        self._template = self._box = None
 
     def init(self, frame: np.ndarray, box) -> None:
         """Start on `frame` (H, W, 3) uint8 BGR with `box` x, y, w, h; ValueError if it lies outside of the frame."""
@@ -38,8 +38,6 @@ class VitTrack:
 
     def update(self, frame: np.ndarray) -> Estimate:
         """Follow the target into the next frame; RuntimeError before `init`."""
-        if self._template is None:
-            raise RuntimeError('update before init: there is no target to follow')
         box, score = self._look(frame, self._box)
         if score >= FOUND:
             self._box = box
@@ -48,10 +46,12 @@ class VitTrack:
 
     def locate(self, frame: np.ndarray, last: np.ndarray) -> np.ndarray:
         """The box (x, y, w, h) found in `frame`, sure or not, for a target that was last at `last`; the target stays as
-        it is."""
+        it is. RuntimeError before `init`."""
         return self._look(frame, last)[0]
 
     def _look(self, frame: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, float]:
+        if self._template is None:
+            raise RuntimeError('update before init: there is no target to follow')
         crop, side = _crop(frame, last, SEARCH_FACTOR, SEARCH_SIZE)
         scores, sizes, offsets = (one[0] for one in self._network(self._template, crop))
         cells = scores.shape[-1]
