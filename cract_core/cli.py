@@ -489,10 +489,10 @@ def _print_protocols(blocks: dict[str, dict]) -> None:
 
     some = next(iter(blocks.values()))
     if 'absence' in some:
-        print('\nabsence     AUROC    ECE  absent as lost  false loss  frames to loss  returns in 15')
+        print('\nabsence       AUROC    ECE  absent as lost  false loss  frames to loss  returns in 15')
         for name, block in blocks.items():
             one = block['absence']
-            print(f'{name:8}{cell(one["auroc"]):>9}{cell(one["ece"]):>7}{cell(one["absent_as_lost"]):>16}'
+            print(f'{name:10}{cell(one["auroc"]):>9}{cell(one["ece"]):>7}{cell(one["absent_as_lost"]):>16}'
                   f'{cell(one["false_loss"]):>12}{cell(one["frames_to_loss"], 1):>16}{cell(one["reacquired_15"]):>15}')
     if 'streaming' in some:
         print(f'\nstreaming at {some["streaming"]["rate"]:g} fps     AUC  prec@20  dropped  AUC without a clock')
@@ -562,9 +562,9 @@ def _print_side_by_side(blocks: dict[str, dict], key: str) -> None:
             for name in next(iter(blocks.values()))['sequences']]
     rows.append(('mean', [block['mean'][key] for block in blocks.values()]))
     width = max(len(name) for name, _ in rows)
-    print(f'\n{COLUMNS[key]:{width}}' + ''.join(f'{name:>9}' for name in blocks))
+    print(f'\n{COLUMNS[key]:{width}}' + ''.join(f'{name:>12}' for name in blocks))
     for name, values in rows:
-        print(f'{name:{width}}' + ''.join(f'{_cell(value):>9}' for value in values))
+        print(f'{name:{width}}' + ''.join(f'{_cell(value):>12}' for value in values))
 
 
 def _eval_reset(args, specs, described: dict[str, dict], sequences, benchmark) -> int:

@@ -312,7 +312,7 @@ def test_a_peer_takes_fractional_boxes_rounded(monkeypatch):
 
 
 def test_missing_trackers_and_files_are_one_sentence(monkeypatch, tmp_path):
-    with pytest.raises(FileNotFoundError, match='tracker nano needs the file nanotrack_v2_backbone.onnx: give its folder'):
+    with pytest.raises(FileNotFoundError, match='nano needs the file nanotrack_v2_backbone.onnx: give its folder'):
         peers.make_peer('nano')
     with pytest.raises(FileNotFoundError, match='needs the file nanotrack_v2_head.onnx: no file .*head.onnx'):
         (tmp_path / 'backbone.onnx').write_bytes(b'nothing')
