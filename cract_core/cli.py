@@ -66,7 +66,9 @@ rates at 0.5 and 0.75; VOT-2018 runs with resets and prints accuracy, robustness
 the benchmark's own toolkit or server takes.
 
 --protocol absence takes the target away and brings it back: can a "lost" be believed? --protocol streaming drops the
-frames that come while the tracker is busy. docs/evaluation.md says what every figure means."""
+frames that come while the tracker is busy. --protocol stages hands over the true last box in every frame, and tells what
+each stage makes of it. --repeat and --repeat-to make long runs of short clips. --against compares with an earlier run,
+paired over sequences. docs/evaluation.md says what every figure means."""
 
 SYNTH = """\
 Render an aerial scene with exact boxes: a drone's view of traffic with look-alikes of the target, a bridge that hides
@@ -105,11 +107,13 @@ peak memory, arithmetic and its share of what the processor's matrix products re
 is installed, peers beside if asked, all in turn on the same frames. With ROOT also the AUC of each. --json writes
 <tracker>.p50_ms, .p95_ms, .p99_ms and .init_ms for all of them."""
 
-TRACKERS = ('cract', 'nano', 'nano3', 'csrt', 'kcf', 'mil')
+TRACKERS = ('cract', 'nano', 'nano3', 'lighttrack', 'fear', 'vit', 'csrt', 'kcf', 'mil')
 PROTOCOLS = ('ope', 'absence', 'streaming', 'stages', 'reset')
 BENCHMARK_NAMES = ('otb2015', 'uav123', 'nfs30', 'vot2018', 'trackingnet', 'got10k-val', 'got10k-test', 'lasot')
 COLUMNS = {'auc': 'AUC', 'precision': 'prec@20', 'norm_precision': 'norm@.2', 'ao': 'AO', 'sr50': 'SR.50',
-           'sr75': 'SR.75'}
+           'sr75': 'SR.75', 'off': 'off', 'false_loss': 'lost', 'frozen': 'frozen'}
+OTB_KEYS, GOT10K_KEYS = ('auc', 'precision', 'norm_precision'), ('ao', 'sr50', 'sr75')
+LONG_KEYS = ('auc', 'off', 'false_loss', 'frozen')
 
 STATE_COLORS = {'tracking': (80, 220, 60), 'uncertain': (0, 190, 255), 'lost': (60, 60, 230)}  # BGR
 
@@ -179,6 +183,12 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
                                '(default: reset for vot2018, else ope)')
     evaluate.add_argument('--every', type=_positive, default=1, metavar='N',
                           help='the stages protocol looks at each Nth frame (default: 1, all of them)')
+    longer = evaluate.add_mutually_exclusive_group()
+    longer.add_argument('--repeat', type=_positive, metavar='N',
+                        help='show each sequence forwards and backwards N times, as one long run (protocols ope and '
+                             'streaming)')
+    longer.add_argument('--repeat-to', type=_positive, metavar='FRAMES',
+                        help='the same until so many frames are shown; longer sequences stay as they are')
     evaluate.add_argument('--rate', type=_rate, default=30.0, metavar='FPS',
                           help='of the camera in the streaming protocol (default: 30)')
     evaluate.add_argument('--latency-trace', type=Path, metavar='FILE',
@@ -258,8 +268,8 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
 
 def _add_networks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--peers', type=Path, metavar='DIR',
-                        help='folder with nanotrack_v2_backbone.onnx and nanotrack_v2_head.onnx for --tracker nano, '
-                             'nanotrack_v3_... for nano3')
+                        help='folder with the networks of the trackers nano, nano3, lighttrack, fear and vit '
+                             '(docs/evaluation.md names the files)')
     parser.add_argument('--nano-backbone', type=Path, metavar='FILE', help='backbone of nano, instead of --peers')
     parser.add_argument('--nano-head', type=Path, metavar='FILE', help='head of nano, instead of --peers')
 
@@ -359,7 +369,7 @@ def run_eval(args) -> int:
     from .evaluation import against, protocols, runner
     from .evaluation.execution import Store
     from .evaluation.benchmarks import BENCHMARKS, read_benchmark
-    from .evaluation.sequences import read_folders, write_boxes
+    from .evaluation.sequences import read_folders, repeat, write_boxes
     from .evaluation.submissions import write_archive, write_result
     if args.report:
         try:
@@ -368,6 +378,10 @@ def run_eval(args) -> int:
             raise ValueError(f'--report needs the package {error.name}: pip install "cract_ros[eval]"') from error
     benchmark = BENCHMARKS[args.benchmark] if args.benchmark else None
     args.protocol = args.protocol or ('reset' if args.benchmark == 'vot2018' else 'ope',)
+    longer = args.repeat or args.repeat_to
+    if longer and (benchmark or not set(args.protocol) <= {'ope', 'streaming'}):
+        raise ValueError('--repeat and --repeat-to make plain sequences longer for the protocols ope and streaming: '
+                         'leave out ' + ('--benchmark' if benchmark else 'other protocols'))
     read = functools.partial(read_benchmark, args.benchmark) if benchmark else read_folders
     pool = read(args.root) if 'absence' in args.protocol else []
     sequences = read(args.root, args.only, args.limit)
@@ -380,18 +394,21 @@ def run_eval(args) -> int:
         raise ValueError(f'the truth of {benchmark.title} is not public: only --protocol ope runs on it')
     if 'reset' in args.protocol:
         return _eval_reset(args, specs, described, sequences, benchmark)
+    if longer:
+        sequences = [repeat(one, args.repeat, args.repeat_to) for one in sequences]
     others = against.read_figures(args.against) if args.against else {}
     against.check_comparable(others, args.protocol, sequences, args.every)
     if args.latency_trace and 'streaming' not in args.protocol:
         raise ValueError('--latency-trace replays a streaming run: give --protocol streaming too')
     options = protocols.Options(
-        protocols=args.protocol, rate=args.rate, every=args.every, seed=args.protocol_seed, workers=args.jobs, ray_address=args.ray,
+        protocols=args.protocol, rate=args.rate, every=args.every, seed=args.protocol_seed, workers=args.jobs,
+        ray_address=args.ray,
         trace=protocols.read_trace(args.latency_trace) if args.latency_trace else None,
         store=Store(args.report / 'runs') if args.report else None)
     jobs = protocols.plan(specs, sequences, pool, options)
     several = len(specs) > 1
     results = args.results or (args.report / 'results' if args.report else None)
-    keys = tuple(COLUMNS)[3:] if (args.benchmark or '').startswith('got10k') else tuple(COLUMNS)[:3]
+    keys = LONG_KEYS if longer else GOT10K_KEYS if (args.benchmark or '').startswith('got10k') else OTB_KEYS
     width = max(len(one.name) for one in sequences) + (1 + max(len(spec.name) for spec in specs) if several else 0)
 
     def label(name: str, tracker: str) -> str:
@@ -428,8 +445,8 @@ def run_eval(args) -> int:
                                 differences=against.differences(block, other, args.protocol_seed))
         print(f'\n{name} - {other["tracker"]} of {args.against}')
         for key, difference in block['against']['differences'].items():
-            print(f'{key:24}{difference}')
-        block['against']['differences'] = {key: one._asdict() for key, one in block['against']['differences'].items()}
+            print(f'{key:24}{difference.text}: {against.verdict(key, difference)}')
+            block['against']['differences'][key] = difference._asdict()
     if results and benchmark and benchmark.archive and 'ope' in jobs:
         for name in blocks:
             print(f'to hand in: {write_archive(results, name)}')
@@ -439,7 +456,8 @@ def run_eval(args) -> int:
     report = [dict(tracker=name, **described[name], **block) for name, block in blocks.items()]
     report = dict(report[0], peers=report[1:], version=__version__, date=time.strftime('%Y-%m-%dT%H:%M:%S%z'),
                   root=str(args.root), benchmark=args.benchmark, protocol=','.join(args.protocol),
-                  protocol_seed=args.protocol_seed, jobs=args.jobs, environment=runner.environment())
+                  protocol_seed=args.protocol_seed, repeat=args.repeat, repeat_to=args.repeat_to, jobs=args.jobs,
+                  environment=runner.environment())
     for path in filter(None, (args.json, args.report and args.report / 'figures.json')):
         path.write_text(json.dumps(report, indent=2) + '\n')
     if args.report:
@@ -471,10 +489,10 @@ def _print_protocols(blocks: dict[str, dict]) -> None:
 
     some = next(iter(blocks.values()))
     if 'absence' in some:
-        print('\nabsence     AUROC    ECE  absent as lost  false loss  frames to loss  returns in 15')
+        print('\nabsence       AUROC    ECE  absent as lost  false loss  frames to loss  returns in 15')
         for name, block in blocks.items():
             one = block['absence']
-            print(f'{name:8}{cell(one["auroc"]):>9}{cell(one["ece"]):>7}{cell(one["absent_as_lost"]):>16}'
+            print(f'{name:10}{cell(one["auroc"]):>9}{cell(one["ece"]):>7}{cell(one["absent_as_lost"]):>16}'
                   f'{cell(one["false_loss"]):>12}{cell(one["frames_to_loss"], 1):>16}{cell(one["reacquired_15"]):>15}')
     if 'streaming' in some:
         print(f'\nstreaming at {some["streaming"]["rate"]:g} fps     AUC  prec@20  dropped  AUC without a clock')
@@ -485,7 +503,7 @@ def _print_protocols(blocks: dict[str, dict]) -> None:
     if 'stages' in some:
         from .evaluation.stages import STAGES
         heads = [stage.removeprefix('by_')[:10] for stage in STAGES]
-        print(f'\nIoU by stage' + ''.join(f'{head:>11}' for head in heads) + '   gain of R   over 0.5: N      R  chosen')
+        print('\nIoU by stage' + ''.join(f'{head:>11}' for head in heads) + '   gain of R   over 0.5: N      R  chosen')
         for name, block in blocks.items():
             one = block['stages']
             print(f'{name:12}' + ''.join(f'{dash(one[stage]):>11}' for stage in STAGES) + f'{dash(one["gain"]):>12}'
@@ -500,8 +518,10 @@ def _eval_trackers(args) -> tuple[tuple, dict[str, dict]]:
     if args.jobs > 1 and not config.threads and not args.ray:  # share the cores instead of fighting for them
         config = config.replace(threads=max(1, (os.cpu_count() or 1) // args.jobs))
     files = (args.nano_backbone, args.nano_head)
-    if 'nano' not in args.tracker and (args.peers and 'nano3' not in args.tracker or any(files)):
-        raise ValueError('--peers and --nano-* name the networks of another tracker: give --tracker nano too')
+    if args.peers and not set(args.tracker) & set(NETWORK_FILES):
+        raise ValueError(f'--peers holds the networks of {", ".join(NETWORK_FILES)}: give one of them as --tracker')
+    if any(files) and 'nano' not in args.tracker:
+        raise ValueError('--nano-backbone and --nano-head are the networks of nano: give --tracker nano too')
     foreign = sorted(set(_given(args)) - {'threads'})
     if 'cract' not in args.tracker and (foreign or args.config):
         name = '--config' if args.config else '--' + foreign[0].replace('_', '-')
@@ -512,8 +532,9 @@ def _eval_trackers(args) -> tuple[tuple, dict[str, dict]]:
             specs.append(TrackerSpec(name, config))
             described[name] = dict(config=dataclasses.asdict(config), device=tracker_of(specs[-1]).device)
             continue
-        given = files if name == 'nano' else (None, None)
-        found = [path or (args.peers and args.peers / file) for path, file in zip(given, NETWORK_FILES.get(name, ()))]
+        wanted = NETWORK_FILES.get(name, ())
+        given = files if name == 'nano' else (None,) * len(wanted)
+        found = [path or (args.peers and args.peers / file) for path, file in zip(given, wanted, strict=True)]
         networks = tuple(str(path) for path in found if path)
         specs.append(TrackerSpec(name, TrackerConfig(threads=config.threads), networks))
         tracker_of(specs[-1])
@@ -541,9 +562,9 @@ def _print_side_by_side(blocks: dict[str, dict], key: str) -> None:
             for name in next(iter(blocks.values()))['sequences']]
     rows.append(('mean', [block['mean'][key] for block in blocks.values()]))
     width = max(len(name) for name, _ in rows)
-    print(f'\n{COLUMNS[key]:{width}}' + ''.join(f'{name:>9}' for name in blocks))
+    print(f'\n{COLUMNS[key]:{width}}' + ''.join(f'{name:>12}' for name in blocks))
     for name, values in rows:
-        print(f'{name:{width}}' + ''.join(f'{_cell(value):>9}' for value in values))
+        print(f'{name:{width}}' + ''.join(f'{_cell(value):>12}' for value in values))
 
 
 def _eval_reset(args, specs, described: dict[str, dict], sequences, benchmark) -> int:

@@ -195,10 +195,12 @@ def test_synth_writes_a_clip_with_its_annotation_and_never_over_another(tmp_path
     (['track', '.', '--box', '1,2,3,4', '--scores'], 'give --results too'),
     (['track', '.', '--box', '1,2,3,4', '--config', 'nothing.yaml'], 'nothing.yaml: No such file'),
     (['eval', 'nothing'], 'no folder nothing: expected sequences as ROOT/<set>/<sequence>'),
-    (['eval', '.', '--tracker', 'nano'], 'nano needs the ONNX file of its backbone'),
+    (['eval', '.', '--tracker', 'nano'], 'nano needs the file nanotrack_v2_backbone.onnx: give its folder with --peers'),
     (['eval', '.', '--tracker', 'nano', '--peers', 'nothing'], 'no file nothing'),
     (['eval', '.', '--tracker', 'kcf', '--alpha', '0.5'], '--alpha sets up the tracker cract and means nothing to kcf'),
-    (['eval', '.', '--peers', 'nothing'], 'give --tracker nano too'),
+    (['eval', '.', '--peers', 'nothing'], '--peers holds the networks of nano, nano3, lighttrack, fear, vit: give one'),
+    (['eval', '.', '--nano-head', 'nothing'], 'give --tracker nano too'),
+    (['eval', '.', '--tracker', 'lighttrack', '--peers', 'nothing'], 'lighttrack_z_feature.xml: no file nothing'),
 ])
 def test_wrong_input_is_one_sentence_and_status_2(capsys, weights, arguments, message):
     if arguments[:2] == ['eval', 'nothing']:
@@ -221,7 +223,8 @@ def test_a_box_outside_of_the_frame_is_refused(root, weights, capsys):
 
 @pytest.mark.parametrize('arguments', [['track', 'x', '--box', '1,2,3'], ['track', 'x', '--box', '1,2,0,4'],
                                        ['track', 'x', '--box', '1,2,nan,4'], ['track', 'x'],
-                                       ['eval', 'x', '--limit', '0'], ['eval', 'x', '--only', 'a,,b'],
+                                       ['eval', 'x', '--limit', '0'], ['eval', 'x', '--every', '0'],
+                                       ['eval', 'x', '--repeat', '2', '--repeat-to', '9'], ['eval', 'x', '--only', 'a,,b'],
                                        ['eval', 'x', '--tracker', 'best'], ['synth', 'x', '--size', '640'], []])
 def test_wrong_words_are_explained_with_the_usage(capsys, arguments):
     with pytest.raises(SystemExit) as caught:

@@ -312,15 +312,15 @@ def test_a_peer_takes_fractional_boxes_rounded(monkeypatch):
 
 
 def test_missing_trackers_and_files_are_one_sentence(monkeypatch, tmp_path):
-    with pytest.raises(FileNotFoundError, match='needs the ONNX file of its backbone: give --peers'):
+    with pytest.raises(FileNotFoundError, match='nano needs the file nanotrack_v2_backbone.onnx: give its folder'):
         peers.make_peer('nano')
-    with pytest.raises(FileNotFoundError, match='of its head: no file .*head.onnx'):
+    with pytest.raises(FileNotFoundError, match='needs the file nanotrack_v2_head.onnx: no file .*head.onnx'):
         (tmp_path / 'backbone.onnx').write_bytes(b'nothing')
         peers.make_peer('nano', tmp_path / 'backbone.onnx', tmp_path / 'head.onnx')
     (tmp_path / 'head.onnx').write_bytes(b'nothing')
     with pytest.raises(ValueError, match='cannot read .* as TrackerNano networks'):
         peers.make_peer('nano', tmp_path / 'backbone.onnx', tmp_path / 'head.onnx')
-    with pytest.raises(ValueError, match="no tracker 'best'; the peers are nano, nano3, csrt, kcf, mil"):
+    with pytest.raises(ValueError, match="no tracker 'best'; the peers are nano, nano3, lighttrack, fear, vit, csrt"):
         peers.make_peer('best')
     monkeypatch.delattr(cv2, 'TrackerCSRT', raising=False)
     with pytest.raises(ValueError, match='has no TrackerCSRT: it comes with opencv-contrib'):
@@ -328,8 +328,35 @@ def test_missing_trackers_and_files_are_one_sentence(monkeypatch, tmp_path):
 
 
 def test_nano_scores_on_a_real_sequence_as_measured_before(cract_data):
-    networks = [cract_data / 'peers' / name for name in peers.NANO_FILES]
+    networks = [cract_data / 'peers' / name for name in peers.NETWORK_FILES['nano']]
     sequence = sequences.read_folders(cract_data / 'eval', only=('OTB/Crossing',))[0]
     run = runner.run_sequence(peers.make_peer('nano', *networks), sequence)
     figures = runner.summarize(run, sequence)
     assert figures['auc'] == pytest.approx(0.738, abs=0.02) and figures['precision'] == 1
+
+
+def test_off_target_falsely_lost_and_frozen_worked_out_by_hand():
+    truth = np.array([[10.0 * i, 0, 20, 20] for i in range(8)])
+    truth[6] = np.nan                                   # not annotated: it counts nowhere
+    boxes = truth.copy()
+    boxes[3:7] = boxes[2]                               # waits at frame 2 until frame 6, and is back in frame 7
+    lost = [True, False, False, False, True, True, True, True]
+    # frame 3: IoU 1/3, 4: 0 and lost, waiting, 5: the same; 7: said lost on the target
+    assert metrics.loss_shares(boxes, truth, lost) == pytest.approx(dict(off=2 / 6, false_loss=3 / 6, frozen=2 / 6))
+    boxes[5, 0] -= 0.5                                  # moves, though lost and away
+    assert metrics.loss_shares(boxes, truth, lost)['frozen'] == pytest.approx(1 / 6)
+    assert metrics.loss_shares(truth[:1], truth[:1], [True]) == dict(off=None, false_loss=None, frozen=None)
+
+
+def test_a_repeated_sequence_goes_forwards_and_backwards(tmp_path):
+    truth = np.arange(12.0).reshape(3, 4) + 1
+    clip = sequences.Sequence('a/b', tuple(tmp_path / name for name in '012'), truth,
+                              regions=tuple(np.full((4, 2), i) for i in range(3)))
+
+    def shown(sequence):
+        assert (sequence.truth == truth[[int(path.name) for path in sequence.images]]).all()
+        assert [int(region[0, 0]) for region in sequence.regions] == [int(path.name) for path in sequence.images]
+        return ''.join(path.name for path in sequence.images)
+
+    assert shown(sequences.repeat(clip, times=1)) == '01210' and shown(sequences.repeat(clip, times=2)) == '012101210'
+    assert shown(sequences.repeat(clip, frames=8)) == '01210121' and shown(sequences.repeat(clip, frames=2)) == '012'

@@ -592,7 +592,7 @@ def test_wrong_options_are_explained(arguments, capsys):
 
 
 def test_nano_on_a_real_sequence_never_says_lost(cract_data):
-    networks = tuple(str(cract_data / 'peers' / name) for name in peers.NANO_FILES)
+    networks = tuple(str(cract_data / 'peers' / name) for name in peers.NETWORK_FILES['nano'])
     spec = TrackerSpec('nano', TrackerConfig(threads=1), networks)
     pool = read_folders(cract_data / 'eval')
     crossing = next(one for one in pool if one.name == 'OTB/Crossing')

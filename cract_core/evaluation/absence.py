@@ -20,7 +20,7 @@ import numpy as np
 from ..video import read_image
 from . import metrics
 from .runner import Run
-from .sequences import Sequence
+from .sequences import Sequence, bounce
 
 STRETCH = (30, 60)       # frames of a stretch, both included; a painted one grows until its scene is back in place
 FIRST_CUT = (5, 8)       # frames shown before the first stretch, both included
@@ -106,7 +106,7 @@ def splice(sequence: Sequence, pool: list[Sequence], seed: int = 0) -> AbsenceSe
             paint += [sequence.truth[i] for i in path]
         else:
             donor = donors[int(random.integers(len(donors)))]
-            path = _bounce(len(donor.images), int(random.integers(len(donor.images))), length)
+            path = bounce(len(donor.images), int(random.integers(len(donor.images))), length)
             images += [donor.images[i] for i in path]
             paint += [none] * len(path)
         truth += [none] * len(path)
@@ -164,13 +164,6 @@ def _walk(visible: np.ndarray, cut: int, resume: int, length: int) -> list[int]:
             step = 1
         path.append(path[-1] + step)
     return path
-
-
-def _bounce(count: int, start: int, length: int) -> np.ndarray:
-    """`length` positions from `start` on, forth and back over `count` frames."""
-    period = max(2 * count - 2, 1)
-    position = (start + np.arange(length)) % period
-    return np.where(position < count, position, period - position)
 
 
 def _extend(images: list, truth: list, paint: list, sequence: Sequence, rows) -> None:
@@ -398,9 +391,9 @@ def _mirror(frame: np.ndarray, x1: int, y1: int, x2: int, y2: int) -> np.ndarray
     left, right = rows[:, :x1], rows[:, x2:]
     weight = np.linspace(1, 0, x2 - x1)[None, :, None]  # of the left side
     if x1 < 8 and x1 < width - x2:
-        return right[:, _bounce(width - x2, 0, x2 - x1)[::-1]].astype(np.uint8)
-    from_left = left[:, x1 - 1 - _bounce(x1, 0, len(inside))]
+        return right[:, bounce(width - x2, 0, x2 - x1)[::-1]].astype(np.uint8)
+    from_left = left[:, x1 - 1 - bounce(x1, 0, len(inside))]
     if width - x2 < 8:
         return from_left.astype(np.uint8)
-    from_right = right[:, _bounce(width - x2, 0, len(inside))[::-1]]
+    from_right = right[:, bounce(width - x2, 0, len(inside))[::-1]]
     return (weight * from_left + (1 - weight) * from_right).round().astype(np.uint8)

@@ -9,10 +9,12 @@ import json
 from pathlib import Path
 
 from .protocols import Difference, paired_difference
+from .runner import LOSSES
 from .sequences import Sequence
 from .stages import FIGURES
 
-ONE_PASS = ('auc', 'precision', 'norm_precision')
+ONE_PASS = ('auc', 'precision', 'norm_precision', *LOSSES)
+STAGES = tuple(key for key in FIGURES if key != 'last')     # which belongs to the sequences, not to a tracker
 
 
 def read_figures(path) -> dict[str, dict]:
@@ -31,7 +33,8 @@ def read_figures(path) -> dict[str, dict]:
     return blocks
 
 
-def check_comparable(others: dict[str, dict], protocols: tuple[str, ...], sequences: list[Sequence], every: int) -> None:
+def check_comparable(others: dict[str, dict], protocols: tuple[str, ...], sequences: list[Sequence],
+                     every: int) -> None:
     """ValueError, in one sentence, unless every tracker of `others` (see `read_figures`) was measured with one of
     `protocols` at least, and on all `sequences`."""
     for name, block in others.items():
@@ -47,14 +50,14 @@ def check_comparable(others: dict[str, dict], protocols: tuple[str, ...], sequen
                     raise ValueError(f'the figures to compare with are of {table[sequence.name]["frames"]} frames of '
                                      f'{sequence.name}, which has {len(sequence.images)} here')
         if 'stages' in shared and block['stages']['every'] != every:
-            raise ValueError(f'the figures to compare with are of each {block["stages"]["every"]}th frame: '
+            raise ValueError(f'the figures to compare with look at one frame in {block["stages"]["every"]}: '
                              f'give --every {block["stages"]["every"]} too')
 
 
 def differences(block: dict, other: dict, seed: int = 0) -> dict[str, Difference]:
     """Figure -> `block` - `other`, over the sequences of `block`; of the figures that both have.
 
-    Named as in the JSON: `auc`, `precision`, `norm_precision` of one pass and `stages.chosen` and the like.
+    Named as in the JSON: `auc`, `off` and the like of one pass, `stages.chosen` and the like.
     """
     found, theirs = {}, _tables(other)
     for protocol, (prefix, keys, table) in _tables(block).items():
@@ -67,8 +70,14 @@ def differences(block: dict, other: dict, seed: int = 0) -> dict[str, Difference
     return found
 
 
+def verdict(figure: str, difference: Difference) -> str:
+    """'better', 'worse' or 'noise': of some figures less is better."""
+    return (difference.reversed if figure in LOSSES else difference).verdict
+
+
 def _tables(block: dict) -> dict[str, tuple[str, tuple[str, ...], dict[str, dict]]]:
     """Protocol -> prefix of its figures, their names, the figures by sequence."""
-    tables = dict(ope=('', ONE_PASS, block.get('sequences')),
-                  stages=('stages.', FIGURES, block.get('stages_sequences')))
+    one_pass = block.get('sequences') if 'intervals' in block else None     # not those of runs with resets
+    tables = dict(ope=('', ONE_PASS, one_pass),
+                  stages=('stages.', STAGES, block.get('stages_sequences')))
     return {protocol: table for protocol, table in tables.items() if table[2]}

@@ -51,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              'if the weights have its ranges)')
     parser.add_argument('--tracker', type=_words, default=(), metavar='A,B',
                         help=f'peers to run beside: some of {", ".join(PEERS)}')
-    parser.add_argument('--peers', type=Path, metavar='DIR', help='folder with the ONNX files of nano and nano3')
+    parser.add_argument('--peers', type=Path, metavar='DIR',
+                        help='folder with the networks of the peers that have some (docs/evaluation.md names the files)')
     parser.add_argument('--threads', type=_numbers, default=(os.cpu_count() or 1,), metavar='1,2',
                         help='numbers of threads, each with a core of its own, to run with; the last one is reported (default: all)')
     parser.add_argument('--sizes', type=_sizes, default=(RENDERED,), metavar='WxH,WxH',

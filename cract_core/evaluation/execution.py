@@ -31,7 +31,7 @@ from .stages import StagesRun, run_stages
 from .streaming import StreamRun, run_stream
 
 NOT_MEASURING = ('cli.py', 'video.py', 'synthetic.py', 'training', 'report.py', 'execution.py',
-                 'search.py')  # no part of an answer
+                 'search.py', 'against.py')  # no part of an answer
 
 
 @dataclass(frozen=True)

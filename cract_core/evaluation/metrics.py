@@ -14,6 +14,7 @@ import numpy as np
 THRESHOLDS = np.linspace(0, 1, 21)  # of the success curve: 0, 0.05, ... 1
 PRECISION_PIXELS = 20.0
 NORMALIZED_PRECISION = 0.2  # of the true width and height
+OFF = 0.1   # a box that overlaps the target less is off it
 
 
 def overlaps(results: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -88,6 +89,22 @@ def average_overlap(overlap: np.ndarray) -> dict[str, float]:
     """
     present = _present(overlap)
     return dict(ao=float(present.mean()), sr50=float((present > 0.5).mean()), sr75=float((present > 0.75).mean()))
+
+
+def loss_shares(results: np.ndarray, truth: np.ndarray, lost: np.ndarray) -> dict[str, float | None]:
+    """What goes wrong in a long run, as shares of the frames after the first in which the target is annotated.
+
+    off: the box is off the target (IoU below 0.1). false_loss: the target is said to be lost (`lost` (N,) bool) while
+    it is there. frozen: both, and the box is the very one of the frame before: the tracker waits where the target is
+    not. None without such a frame.
+    """
+    overlap, lost = overlaps(results, truth)[1:], np.asarray(lost, bool)[1:]
+    present = ~np.isnan(overlap)
+    if not present.any():
+        return dict(off=None, false_loss=None, frozen=None)
+    off, still = overlap < OFF, (np.asarray(results)[1:] == np.asarray(results)[:-1]).all(axis=1)
+    return {name: float(flags[present].mean())
+            for name, flags in dict(off=off, false_loss=lost, frozen=off & lost & still).items()}
 
 
 def clip_boxes(boxes: np.ndarray, frame_size: tuple[int, int]) -> np.ndarray:

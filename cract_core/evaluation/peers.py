@@ -1,10 +1,12 @@
-"""Other trackers behind our own interface, `init(frame, box)`, `update(frame) -> Estimate`: OpenCV's and NanoTrack v3.
+"""Other trackers behind our own interface, `init(frame, box)`, `update(frame) -> Estimate`: OpenCV's, and those of
+`nanotrack`, `lighttrack`, `fear` and `vittrack`.
 
 Of OpenCV's trackers: the boxes that go in are rounded to whole pixels, since they take integers; those that come out
 are integers. When a peer reports that it lost the target, its last box stands, as benchmarks want a box in every frame.
 """
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import cv2
@@ -13,10 +15,15 @@ import numpy as np
 from ..boxes import check_box
 from ..tracker import Estimate, State
 
-PEERS = ('nano', 'nano3', 'csrt', 'kcf', 'mil')
-NANO_FILES = ('nanotrack_v2_backbone.onnx', 'nanotrack_v2_head.onnx')
-NANO3_FILES = ('nanotrack_v3_backbone.onnx', 'nanotrack_v3_head.onnx')
-NETWORK_FILES = {'nano': NANO_FILES, 'nano3': NANO3_FILES}  # what a peer needs, by the names of its files
+PEERS = ('nano', 'nano3', 'lighttrack', 'fear', 'vit', 'csrt', 'kcf', 'mil')
+NETWORK_FILES = {   # what a peer needs, by the names of its files
+    'nano': ('nanotrack_v2_backbone.onnx', 'nanotrack_v2_head.onnx'),
+    'nano3': ('nanotrack_v3_backbone.onnx', 'nanotrack_v3_head.onnx'),
+    'lighttrack': ('lighttrack_z_feature.xml', 'lighttrack_x_feature.xml', 'lighttrack_head.xml',
+                   'lighttrack_feature.bin', 'lighttrack_head.bin'),
+    'fear': ('fear_xs_template.onnx', 'fear_xs_track.onnx'),
+    'vit': ('vittrack.onnx',),
+}
 
 
 class Peer:
@@ -52,27 +59,36 @@ class Peer:
                         identification=score, discrimination=score, proposal=score, updated=False)
 
 
-def make_peer(name: str, backbone=None, head=None, threads: int = 0):
-    """A peer by its name: `nano` (OpenCV's TrackerNano) and `nano3` (ONNX files `backbone` and `head`), `csrt`, `kcf`
-    or `mil`.
+def make_peer(name: str, *networks, threads: int = 0):
+    """A peer by its name: `nano` (OpenCV's TrackerNano), `nano3`, `lighttrack`, `fear` and `vit` from the files
+    `networks`, in the order of `NETWORK_FILES`; `csrt`, `kcf` or `mil` of OpenCV without any.
 
-    `threads` is the thread count of OpenCV, for the whole process, and of ONNX Runtime; 0 leaves their defaults.
-    Raises FileNotFoundError for a missing ONNX file and ValueError if the installed OpenCV lacks the tracker, ONNX
-    Runtime is missing, or either cannot read the files.
+    `threads` is the thread count of OpenCV, for the whole process, and of the library that runs the networks; 0 leaves
+    their defaults. Raises FileNotFoundError for a missing file and ValueError if the installed OpenCV lacks the
+    tracker, ONNX Runtime or OpenVINO is missing, or they cannot read the files.
     """
     if threads:
         cv2.setNumThreads(threads)
-    if name in NETWORK_FILES:
-        for path, part in ((backbone, 'backbone'), (head, 'head')):
-            if path is None or not Path(path).is_file():
-                raise FileNotFoundError(f'the tracker {name} needs the ONNX file of its {part}'
-                                        + (f': no file {path}' if path else f': give --peers or --nano-{part}'
-                                           if name == 'nano' else ': give --peers'))
+    for file, path in itertools.zip_longest(NETWORK_FILES.get(name, ()), networks):
+        if path is None:
+            raise FileNotFoundError(f'the tracker {name} needs the file {file}: give its folder with --peers')
+        if not Path(path).is_file():
+            raise FileNotFoundError(f'the tracker {name} needs the file {file}: no file {path}')
     if name == 'nano':
-        return Peer(name, _nano(backbone, head), scored=True)
+        return Peer(name, _nano(*networks), scored=True)
     if name == 'nano3':
         from .nanotrack import NanoTrack, NanoTrackNetworks
-        return NanoTrack(NanoTrackNetworks(backbone, head, threads))
+        return NanoTrack(NanoTrackNetworks(*networks, threads))
+    if name == 'lighttrack':
+        from .lighttrack import LightTrack, LightTrackNetworks
+        return LightTrack(LightTrackNetworks(*networks, threads))
+    if name == 'fear':
+        from .fear import Fear, FearNetworks
+        return Fear(FearNetworks(*networks, threads))
+    if name == 'vit':
+        from .siamese import OnnxNetwork
+        from .vittrack import VitTrack
+        return VitTrack(OnnxNetwork(name, *networks, threads))
     kinds = {'csrt': 'TrackerCSRT', 'kcf': 'TrackerKCF', 'mil': 'TrackerMIL'}
     if name not in kinds:
         raise ValueError(f'no tracker {name!r}; the peers are {", ".join(PEERS)}')

@@ -171,9 +171,18 @@ class Difference(NamedTuple):
         """'noise' where the interval contains 0, or where there is none."""
         return 'noise' if self.low is None or self.low <= 0 <= self.high else 'better' if self.mean > 0 else 'worse'
 
-    def __str__(self) -> str:
+    @property
+    def reversed(self) -> Difference:
+        """Of a figure of which less is better, so that the verdict is right."""
+        return Difference(-self.mean, *(None if end is None else -end for end in (self.high, self.low)))
+
+    @property
+    def text(self) -> str:
         interval = 'no interval' if self.low is None else f'95 % interval {self.low:+.4f} to {self.high:+.4f}'
-        return f'{self.mean:+.4f} ({interval}): {self.verdict}'
+        return f'{self.mean:+.4f} ({interval})'
+
+    def __str__(self) -> str:
+        return f'{self.text}: {self.verdict}'
 
 
 def paired_difference(values, baseline, seed: int = 0) -> Difference:

@@ -23,7 +23,10 @@ TRUTH_COLOR = '#ffffff'
 PIXELS = np.arange(51)          # of the precision plot
 PICTURES, PICTURE_WIDTH = 8, 640
 LABELS = dict(auc='success AUC', precision='precision 20 px', norm_precision='normalised precision 0.2', ao='AO',
-              sr50='SR 0.50', sr75='SR 0.75')
+              sr50='SR 0.50', sr75='SR 0.75', off='off target', false_loss='falsely lost', frozen='frozen')
+STAGE_LABELS = dict(last='last box', anchors='best anchor', proposals='best of N', top='top ranked', refined='after R',
+                    chosen='chosen', by_identifier='by ν+', by_discriminator='by τ', by_coarse='by c', gain='gain of R',
+                    proposals_50='of N', refined_50='after R', chosen_50='chosen')
 TRUST_LABELS = dict(auroc='AUROC', ece='ECE', absent_as_lost='absent as lost', false_loss='false loss',
                     frames_to_loss='frames to loss', reacquired_15='returns in 15')
 ATTRIBUTES = {  # from the annotation alone, where the benchmark names none; thresholds of the OTB paper (Wu et al. 2015)
@@ -69,7 +72,8 @@ def write_report(folder, measured: Measured, figures: dict) -> Path:
     path = Path(folder) / 'report.html'
     path.write_text(template.render(
         figures=figures, blocks=blocks, colors=colors, plots=plots, pictures=pictures, labels=LABELS,
-        accuracy=accuracy, best=best, trust_labels=TRUST_LABELS, attributes=attribute_table(measured.sequences['ope'], blocks) if accuracy else [],
+        accuracy=accuracy, best=best, trust_labels=TRUST_LABELS, stage_labels=STAGE_LABELS,
+        attributes=attribute_table(measured.sequences['ope'], blocks) if accuracy else [],
         machines=sorted({done.machine for runs in measured.done.values() for some in runs.values() for done in some}),
         definitions=ATTRIBUTES, bins=absence.ECE_BINS))
     return path

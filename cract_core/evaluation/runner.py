@@ -17,6 +17,7 @@ from . import metrics
 from .sequences import Sequence
 
 AVERAGE_OVERLAP = ('ao', 'sr50', 'sr75')
+LOSSES = ('off', 'false_loss', 'frozen')    # lower is better
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,11 @@ def summarize(run: Run, sequence: Sequence) -> dict[str, float | int | None]:
     """Figures of one sequence: accuracy, latency percentiles (ms), frames a second at the median.
 
     `auc` of success, `precision` at 20 px, `norm_precision` at 0.2; `ao`, `sr50` and `sr75` over the `counted` frames
-    with the target after the first. None where the truth is withheld or there is no such frame.
+    with the target after the first; `off`, `false_loss` and `frozen` (see `metrics.loss_shares`). None where the truth
+    is withheld or there is no such frame.
     """
-    figures = dict(frames=len(sequence.images), auc=None, precision=None, norm_precision=None)
+    figures = dict(frames=len(sequence.images), auc=None, precision=None, norm_precision=None, **dict.fromkeys(LOSSES))
+    lost = np.array([state == 'lost' for state in run.states])
     following = np.full(1, np.nan)
     if sequence.annotated:
         counts = sequence.absent_counts
@@ -69,7 +72,8 @@ def summarize(run: Run, sequence: Sequence) -> dict[str, float | int | None]:
                        precision=metrics.precision(metrics.center_errors(run.boxes, sequence.truth),
                                                    absent_counts=counts),
                        norm_precision=metrics.normalized_precision(
-                           metrics.normalized_errors(run.boxes, sequence.truth), absent_counts=counts))
+                           metrics.normalized_errors(run.boxes, sequence.truth), absent_counts=counts),
+                       **metrics.loss_shares(run.boxes, sequence.truth, lost))
         boxes, truth = run.boxes, sequence.truth
         if sequence.frame_size:
             boxes, truth = (metrics.clip_boxes(some, sequence.frame_size) for some in (boxes, truth))
@@ -78,12 +82,12 @@ def summarize(run: Run, sequence: Sequence) -> dict[str, float | int | None]:
     counted = int((~np.isnan(following)).sum())
     figures.update(metrics.average_overlap(following) if counted else dict.fromkeys(AVERAGE_OVERLAP), counted=counted,
                    init_ms=run.init_seconds * 1e3,
-                   lost=float(np.mean([state == 'lost' for state in run.states])), **latency(run.seconds))
+                   lost=float(lost.mean()), **latency(run.seconds))
     return figures
 
 
 def mean_figures(figures: list[dict], runs: list[Run]) -> dict[str, float | int | None]:
-    """Accuracy averaged over sequences (each counts the same, as in OTB), latency over all updates together.
+    """Accuracy and `LOSSES` averaged over sequences (each counts the same, as in OTB), latency over all updates.
 
     `ao`, `sr50` and `sr75` are over all frames together (each counts the same, as in GOT-10k).
     """
@@ -93,6 +97,8 @@ def mean_figures(figures: list[dict], runs: list[Run]) -> dict[str, float | int 
                    float(np.mean([one[key] for one in figures])) for key in ('auc', 'precision', 'norm_precision')},
                 **{key: sum(one[key] * one['counted'] for one in figures if one['counted']) / counted if counted
                    else None for key in AVERAGE_OVERLAP},
+                **{key: float(np.mean(some)) if (some := [one[key] for one in figures if one[key] is not None])
+                   else None for key in LOSSES},
                 **latency(np.concatenate([run.seconds for run in runs])))
 
 

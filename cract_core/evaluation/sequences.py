@@ -6,7 +6,7 @@ was expected where.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Iterator
 
@@ -69,6 +69,26 @@ def read_folder(folder: Path, name: str | None = None) -> Sequence:
         raise ValueError(f'{folder} has {len(images)} images in img/ and {len(truth)} lines in groundtruth.txt: '
                          'expected one line an image')
     return Sequence(name or folder.name, tuple(images), truth)
+
+
+def bounce(count: int, start: int, length: int) -> np.ndarray:
+    """`length` positions from `start` on, forth and back over `count` frames."""
+    period = max(2 * count - 2, 1)
+    position = (start + np.arange(length)) % period
+    return np.where(position < count, position, period - position)
+
+
+def repeat(sequence: Sequence, times: int | None = None, frames: int | None = None) -> Sequence:
+    """`sequence` shown forwards and backwards `times` times, so that it ends where it started, or until `frames` frames
+    are shown; a sequence that has as many stays as it is. The turning frames are shown once.
+
+    A short clip then shows what a long run does: what is lost early has to be found again.
+    """
+    count = len(sequence.images)
+    length = times * (2 * count - 2) + 1 if times else max(frames, count)
+    path = bounce(count, 0, length)
+    return replace(sequence, images=tuple(sequence.images[i] for i in path), truth=sequence.truth[path],
+                   regions=sequence.regions and tuple(sequence.regions[i] for i in path))
 
 
 def read_boxes(path: Path) -> np.ndarray:

@@ -4,7 +4,8 @@ The true last box is handed over in every frame (teacher forcing), so that a fra
 nothing of what went wrong before: a figure with far less noise than that of a whole track. The last box is that of the
 latest annotated frame before. Our discriminator learns from the true place, every K frames, as it does while tracking.
 
-Of a peer only the answer is known, so its `place(box)`, "the target was last at `box`", takes the true box.
+Of a peer only its choice is known: the box that `locate(frame, last)` finds for a target that was last at `last`. Both
+ours and theirs are taken before the size is smoothed: mixing in the true last size would flatter whoever smooths most.
 """
 from __future__ import annotations
 
@@ -21,22 +22,23 @@ from ..tracker import DISTRACTOR_IOU, Look, Tracker
 from ..video import read_image
 from .sequences import Sequence
 
-TRACKERS = ('cract', 'nano3')     # whose last box can be set
-STAGES = ('anchors', 'proposals', 'top', 'refined', 'chosen', 'by_identifier', 'by_discriminator', 'by_coarse')
+TRACKERS = ('cract', 'nano3', 'lighttrack', 'fear', 'vit')     # whose last box can be set
+STAGES = ('last', 'anchors', 'proposals', 'top', 'refined', 'chosen', 'by_identifier', 'by_discriminator', 'by_coarse')
 SHARES = ('proposals', 'refined', 'chosen')     # whose share of frames above an IoU of a half is told
 FIGURES = (*STAGES, 'gain', *(f'{stage}_50' for stage in SHARES))
 
 
 @dataclass(frozen=True)
 class StagesRun:
-    """IoU with the truth by stage (F,) in the frames that were looked at; of a peer `chosen` alone.
+    """IoU with the truth by stage (F,) in the frames that were looked at; of a peer `last` and `chosen` alone.
 
-    anchors: the best of all; proposals: the best of N; top: the best ranked proposal; refined: the best after R;
-    chosen: the answer (Eq. 10); by_identifier, by_discriminator: the refined box with the highest nu+, tau; by_coarse:
-    the anchor with the highest c.
+    last: the true last box itself, what a tracker that stays there would reach; anchors: the best of all; proposals:
+    the best of N; top: the best ranked proposal; refined: the best after R; chosen: the answer (Eq. 10);
+    by_identifier, by_discriminator: the refined box with the highest nu+, tau; by_coarse: the anchor with the highest
+    c.
     """
 
-    frames: np.ndarray                  # (F,) their numbers, from 1
+    frames: np.ndarray                  # (F,) their numbers, 0 being the first of the sequence
     overlaps: dict[str, np.ndarray]
 
 
@@ -52,13 +54,15 @@ def run_stages(tracker, sequence: Sequence, every: int = 1, progress: Callable[[
         raise ValueError(f'{sequence.name}: the target is absent in the first frame, where tracking has to start')
     if not looked:
         raise ValueError(f'{sequence.name}: no annotated frame after the first to look at'
-                         + (f' among each {every}th' if every > 1 else ''))
+                         + (f', one in {every}' if every > 1 else ''))
     tracker.init(read_image(sequence.images[0]), truth[0])
     look = _Stages(tracker) if isinstance(tracker, Tracker) else _Answer(tracker)
     rows, wanted = [], set(looked)
     for index, path in enumerate(sequence.images):
         if index in wanted:
-            rows.append(look(read_image(path), truth[known[known < index][-1]], truth[index], index))
+            last = truth[known[known < index][-1]]
+            rows.append(dict(last=iou(xywh_to_xyxy(last), xywh_to_xyxy(truth[index])),
+                             **look(read_image(path), last, truth[index], index)))
         progress()
     return StagesRun(np.array(looked), {stage: np.array([row[stage] for row in rows]) for stage in rows[0]})
 
@@ -113,11 +117,10 @@ class _Stages:
 
 
 class _Answer:
-    """A peer: the box that it answers."""
+    """A peer: the box that it chooses."""
 
     def __init__(self, tracker):
         self._tracker = tracker
 
     def __call__(self, frame: np.ndarray, last: np.ndarray, true: np.ndarray, index: int) -> dict[str, float]:
-        self._tracker.place(last)
-        return dict(chosen=float(iou(xywh_to_xyxy(self._tracker.update(frame).box), xywh_to_xyxy(true))))
+        return dict(chosen=iou(xywh_to_xyxy(self._tracker.locate(frame, last)), xywh_to_xyxy(true)))
