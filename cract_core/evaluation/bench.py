@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..config import TrackerConfig
+from ..files import write_text
 from ..runtime import choose_runtime
 from ..synthetic import generate
 from ..weights_file import read_weights
@@ -113,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         report |= dict(runs=runs, peak_gflops=peak, version=__version__, environment=runner.environment(),
                        root=args.root)
-        args.json.write_text(json.dumps(report, indent=2) + '\n')
+        write_text(args.json, json.dumps(report, indent=2) + '\n')
     return 0
 
 

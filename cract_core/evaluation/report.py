@@ -13,6 +13,7 @@ import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..files import write_text
 from ..video import draw_estimate
 from . import absence, metrics
 from .protocols import Measured, trusts_of
@@ -67,7 +68,7 @@ def write_report(folder, measured: Measured, figures: dict) -> Path:
     best = {sequence: max(block['sequences'][sequence]['auc'] for block in blocks.values())
             for sequence in (figures['sequences'] if accuracy else ())}
     path = Path(folder) / 'report.html'
-    path.write_text(template.render(
+    write_text(path, template.render(
         figures=figures, blocks=blocks, colors=colors, plots=plots, pictures=pictures, labels=LABELS,
         accuracy=accuracy, best=best, trust_labels=TRUST_LABELS, attributes=attribute_table(measured.sequences['ope'], blocks) if accuracy else [],
         machines=sorted({done.machine for runs in measured.done.values() for some in runs.values() for done in some}),

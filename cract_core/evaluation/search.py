@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..config import TrackerConfig, field_type
+from ..files import write_text
 from . import runner
 from .execution import Job, TrackerSpec
 from .protocols import Difference, paired_difference
@@ -88,7 +89,7 @@ def run(args: argparse.Namespace, base: TrackerConfig) -> int:
     search(study, base, ranges, sequences, args.trials)
     figures = dict(summarize(study, sequences, args.search_seed), version=__version__, root=str(args.root),
                    date=time.strftime('%Y-%m-%dT%H:%M:%S%z'), ranges=ranges, environment=runner.environment())
-    (args.output / 'tune.json').write_text(json.dumps(figures, indent=2) + '\n')
+    write_text(args.output / 'tune.json', json.dumps(figures, indent=2) + '\n')
     text = table(figures)
     write_config(args.output / 'tuned.yaml', base.replace(**figures['best']), text)
     print(f'{text}\n\ntuned configuration: {args.output / "tuned.yaml"}')
@@ -254,4 +255,4 @@ def write_config(path: Path, config: TrackerConfig, text: str) -> None:
     values = {name: value for name, value in dataclasses.asdict(config).items()
               if name not in MACHINE and value != getattr(default, name)}
     comment = ''.join(f'# {line}'.rstrip() + '\n' for line in text.splitlines())
-    path.write_text(comment + yaml.safe_dump(values, sort_keys=False))
+    write_text(path, comment + yaml.safe_dump(values, sort_keys=False))
