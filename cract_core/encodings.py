@@ -15,6 +15,7 @@ import numpy as np
 MAX_PIXELS = 1 << 26  # of a compressed picture: twice an 8k frame
 PIXELS_PER_BYTE = 1032  # Deflate's greatest ratio; JPEG stays below it
 LEFT_OUT = 0.001  # share of the pixels that may lie below the range that is shown, and as many above it
+FEW = 64  # pixels: in a picture of so many, one at either end is left out at least
 RATE = 1 / 16  # of the way to its own range that a frame moves the range that is shown
 
 
@@ -69,8 +70,8 @@ class Contrast:
     """How 16 bits are shown in 8: the rule for every picture, with what one stream needs to stay steady.
 
     Shown is the range in which all pixels of a frame lie but a thousandth at either end, so that a hot or dead pixel
-    decides nothing, whatever number of bits is used; of colours, whose tint would change otherwise, from 0 on. In a
-    stream the range follows that of each frame slowly. It is taken over at once where the old one shows less than half
+    decides nothing; of colours, whose tint would change otherwise, all that has as many bits. In a stream the range
+    follows that of each frame slowly. It is taken over at once where the old one shows less than half
     of the pixels, or shows all of them in an eighth of its grey levels: another camera, another gain.
     """
 
@@ -78,13 +79,18 @@ class Contrast:
         self._low: float | None = None  # nothing has been seen
         self._high = 0.0
 
-    def to_8_bits(self, pixels: np.ndarray) -> np.ndarray:
-        """(H, W) or (H, W, C) uint16 of any byte order -> uint8 of the same shape, rounded."""
+    def to_8_bits(self, pixels: np.ndarray, colour: bool) -> np.ndarray:
+        """(H, W) or (H, W, C) uint16 of any byte order -> uint8 of the same shape, rounded.
+
+        colour: the pixels are values of several colours, side by side or in a Bayer pattern.
+        """
         pixels = np.ascontiguousarray(pixels, np.uint16)
-        counts = cv2.calcHist([pixels.reshape(-1, 1)], [0], None, [65536], [0, 65536])[:, 0].cumsum(dtype=np.float64)
+        counts = cv2.calcHist([pixels.reshape(-1, 1)], [0], None, [65536], [0, 65536])
+        counts = counts.ravel().cumsum(dtype=np.float64)
+        left_out = max(LEFT_OUT * pixels.size, float(pixels.size >= FEW))
         low, middle, high = (float(np.searchsorted(counts, place, side)) for place, side in (
-            (LEFT_OUT * pixels.size, 'right'), (pixels.size / 2, 'left'), ((1 - LEFT_OUT) * pixels.size, 'left')))
-        low = 0.0 if pixels.ndim == 3 else min(low, high)
+            (left_out, 'right'), (pixels.size / 2, 'left'), (pixels.size - left_out, 'left')))
+        low, high = (0.0, 2.0 ** max(int(high).bit_length(), 8) - 1) if colour else (min(low, high), high)
         if self._low is None or not self._low <= middle <= self._high or 8 * (high - low) < self._high - self._low:
             self._low, self._high = low, high
         else:
@@ -109,7 +115,8 @@ def to_bgr(message, contrast: Contrast | None = None) -> np.ndarray:
         return _from_planes(message, layout)
     pixels = _pixels(message, layout)
     if layout.bits == 16:
-        pixels = (contrast or Contrast()).to_8_bits(pixels)
+        pixels = (contrast or Contrast()).to_8_bits(
+            pixels, layout.channels > 1 or message.encoding.startswith('bayer'))
     return pixels if layout.code is None else cv2.cvtColor(pixels, layout.code)
 
 
@@ -145,7 +152,7 @@ def file_to_bgr(data: bytes, contrast: Contrast | None = None) -> np.ndarray:
     if pixels is None or not pixels.size or size is not None and pixels.shape[1::-1] != size:
         raise ValueError(f'the image of {len(data)} bytes is empty, damaged or of an unknown form')
     if pixels.dtype == np.uint16:
-        pixels = (contrast or Contrast()).to_8_bits(pixels)
+        pixels = (contrast or Contrast()).to_8_bits(pixels, pixels.ndim == 3)
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
     if pixels.dtype != np.uint8 or channels not in (1, 3, 4):
         raise ValueError(f'the image has {channels} channels of {pixels.dtype}: expected 1, 3 or 4 of 8 or 16 bits')

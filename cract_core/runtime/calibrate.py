@@ -6,7 +6,6 @@ import tarfile
 from pathlib import Path
 from typing import Iterator
 
-import cv2
 import numpy as np
 from onnx import ValueInfoProto
 from tqdm import tqdm
@@ -15,6 +14,8 @@ from ..boxes import xywh_to_xyxy
 from ..config import TrackerConfig
 from ..crop import search_window, template_window
 from ..discriminator import HIDDEN, PROJECTED, Classifier
+from ..encodings import file_to_bgr
+from ..files import read_text
 from ..roi_align import BINS, LEVELS
 from ..weights_file import Weights
 from . import graphs
@@ -32,16 +33,20 @@ def annotated_images(folder: str | Path, count: int, random: np.random.Generator
     shards = sorted(Path(folder).glob('*.jsonl'))
     if not shards:
         raise FileNotFoundError(f'no shards in {folder}: expected NAME.tar and NAME.jsonl')
-    rows = [row for row in map(json.loads, shards[0].read_text().splitlines())
+    rows = [row for row in map(json.loads, read_text(shards[0]).splitlines())
             if any(min(one['xywh'][2:]) >= MIN_SIDE for one in row['objects'])]
     if not rows:
         raise ValueError(f'{shards[0]} has no objects of at least {MIN_SIDE} pixels')
     with tarfile.open(shards[0].with_suffix('.tar')) as archive:
         for index in random.permutation(len(rows))[:count]:
             row = rows[index]
-            data = np.frombuffer(archive.extractfile(row['file']).read(), np.uint8)
+            data = archive.extractfile(row['file']).read()
             box, = random.choice([one['xywh'] for one in row['objects'] if min(one['xywh'][2:]) >= MIN_SIDE], 1)
-            yield cv2.imdecode(data, cv2.IMREAD_COLOR), box
+            try:
+                frame = file_to_bgr(data)
+            except ValueError as error:
+                raise ValueError(f'{shards[0]}: {row["file"]}: {error}') from error
+            yield frame, box
 
 
 class Recorder(OnnxNets):

@@ -23,6 +23,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..encodings import file_to_bgr
+from ..files import read_text
+
 CANVAS = 320        # longest side of a stored image
 MIN_SIDE = 12       # smaller objects carry no texture to learn from, pixels
 MASK = 3            # channel of the canvas after B, G, R: the number of the object that a pixel belongs to
@@ -153,8 +156,11 @@ class _Picture(NamedTuple):
 
 def _picture(row: dict, data: bytes, mask_data: bytes | None, random: np.random.Generator, where: str) -> _Picture:
     """Decode an image, take its boxes or find its object, and cut out what can be cut out."""
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if image is None or max(image.shape[:2]) > CANVAS:
+    try:
+        image = file_to_bgr(data)
+    except ValueError as error:
+        raise ValueError(f'{where}: {row["file"]}: {error}') from error
+    if max(image.shape[:2]) > CANVAS:
         raise ValueError(f'{where}: {row["file"]} is not an image of at most {CANVAS} pixels')
     height, width = image.shape[:2]
     numbers = np.zeros((height, width), np.uint8)
@@ -231,7 +237,7 @@ def _pictures(folder: Path, limit: int, seed: int) -> tuple[int, Iterator[_Pictu
     if not shards:
         raise FileNotFoundError(f'no training shards (NAME.jsonl with NAME.tar) in {folder}')
     rows = [(shard.with_suffix('.tar'), json.loads(line)) for shard in shards
-            for line in shard.read_text().splitlines()][:limit or None]
+            for line in read_text(shard).splitlines()][:limit or None]
 
     def read():
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
