@@ -423,7 +423,7 @@ def run_eval(args) -> int:
             raise ValueError(f'--report needs the package {error.name}: pip install "cract_ros[eval]"') from error
     benchmark = BENCHMARKS[args.benchmark] if args.benchmark else None
     args.protocol = args.protocol or ('reset' if args.benchmark == 'vot2018' else 'ope',)
-    left_out: dict[str, str] = {}  # sequence -> why
+    load, left_out = runner.OtherLoad(), {}  # sequence -> why
     read = functools.partial(read_benchmark, args.benchmark) if benchmark else read_folders
     pool = read(args.root, left_out={}) if 'absence' in args.protocol else []
     sequences = read(args.root, args.only, args.limit, left_out)
@@ -437,7 +437,7 @@ def run_eval(args) -> int:
     if args.protocol != ('ope',) and not all(one.annotated for one in sequences):
         raise ValueError(f'the truth of {benchmark.title} is not public: only --protocol ope runs on it')
     if 'reset' in args.protocol:
-        return _eval_reset(args, specs, described, sequences, benchmark, left_out)
+        return _eval_reset(args, specs, described, sequences, benchmark, left_out, load)
     if args.latency_trace and 'streaming' not in args.protocol:
         raise ValueError('--latency-trace replays a streaming run: give --protocol streaming too')
     options = protocols.Options(
@@ -485,7 +485,9 @@ def run_eval(args) -> int:
     report = [dict(tracker=name, **described[name], **block) for name, block in blocks.items()]
     report = dict(report[0], peers=report[1:], version=__version__, date=time.strftime('%Y-%m-%dT%H:%M:%S%z'),
                   root=str(args.root), benchmark=args.benchmark, protocol=','.join(args.protocol),
-                  protocol_seed=args.protocol_seed, jobs=args.jobs, left_out=left_out, environment=runner.environment())
+                  protocol_seed=args.protocol_seed, jobs=args.jobs, left_out=left_out, environment=runner.environment(load))
+    if sentence := load.sentence():
+        print(sentence, file=sys.stderr)
     for path in filter(None, (args.json, args.report and args.report / 'figures.json')):
         write_text(path, json.dumps(report, indent=2) + '\n')
     if args.report:
@@ -593,7 +595,8 @@ def _print_side_by_side(blocks: dict[str, dict], key: str) -> None:
         print(f'{name:{width}}' + ''.join(f'{_cell(value):>9}' for value in values))
 
 
-def _eval_reset(args, specs, described: dict[str, dict], sequences, benchmark, left_out: dict[str, str]) -> int:
+def _eval_reset(args, specs, described: dict[str, dict], sequences, benchmark, left_out: dict[str, str],
+                load) -> int:
     """VOT's reset-based experiment: accuracy, robustness and EAO."""
     import numpy as np
     from tqdm import tqdm
@@ -652,10 +655,12 @@ def _eval_reset(args, specs, described: dict[str, dict], sequences, benchmark, l
         print(f'{name:10}{_cell(figures["accuracy"]):>8}{figures["failures"]:10d}{figures["robustness"]:12.3f}'
               f'{_cell(figures["eao"]):>9}'
               + milliseconds(times))
+    if sentence := load.sentence():
+        print(sentence, file=sys.stderr)
     if args.json:
         report = dict(blocks[0], peers=blocks[1:], version=__version__, date=time.strftime('%Y-%m-%dT%H:%M:%S%z'),
                       root=str(args.root), benchmark=args.benchmark, protocol='reset', left_out=left_out,
-                      environment=runner.environment())
+                      environment=runner.environment(load))
         write_text(args.json, json.dumps(report, indent=2) + '\n')
     return _say_left_out(left_out)
 

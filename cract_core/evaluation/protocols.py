@@ -22,7 +22,6 @@ from .sequences import Sequence, raise_or_note, read_all
 PROTOCOLS = ('ope', 'absence', 'streaming')
 RESAMPLES = 1000        # of the bootstrap
 CONFIDENCE = 0.95
-FEWEST = 6              # sequences: the range of five holds the true median with 1 - 2 / 2^5 = 94 % only
 
 Trace = Mapping[str, Mapping[str, Mapping[int, float]]]     # tracker -> sequence -> frame -> seconds
 
@@ -145,7 +144,7 @@ def bootstrap(statistic: Callable[[np.ndarray], Mapping[str, float | None]], cou
               resamples: int = RESAMPLES) -> dict[str, list[float] | None]:
     """95 % percentile intervals of `statistic(rows)` over sequences drawn with replacement from `count`.
 
-    None for a figure that a resample lacks, where all resamples agree, and with fewer than FEWEST sequences. Source: Efron, Bootstrap Methods, 1979.
+    None for a figure that a resample lacks, or with a single sequence. Source: Efron, Bootstrap Methods, 1979.
     """
     random = np.random.default_rng(seed)
     drawn = [statistic(random.integers(count, size=count)) for _ in range(resamples)]
@@ -153,13 +152,13 @@ def bootstrap(statistic: Callable[[np.ndarray], Mapping[str, float | None]], cou
     intervals: dict[str, list[float] | None] = {}
     for key in drawn[0]:
         values = [one[key] for one in drawn]
-        intervals[key] = None if count < FEWEST or None in values or min(values) == max(values) else [
+        intervals[key] = None if count < 2 or None in values else [
             float(value) for value in np.percentile(values, (tail, 100 - tail))]
     return intervals
 
 
 class Difference(NamedTuple):
-    """Mean of paired differences over sequences and its 95 % interval; no interval from fewer than FEWEST sequences."""
+    """Mean of paired differences over sequences and its 95 % interval; no interval from a single sequence."""
     mean: float
     low: float | None
     high: float | None
