@@ -154,6 +154,8 @@ INPUTS = ('source', 'bag', 'root', 'data', 'config', 'weights', 'config_weights'
 FILES = ('json',)                                    # ... a file to write,
 FOLDERS = ('report', 'out')                          # ... a folder to write into,
 EITHER = ('output', 'results')                       # ... or one of the two, as the command has it
+MADE = (('report', 'figures.json'), ('report', 'latency_trace.json'), ('results', 'latency_trace.json'),
+        ('output', 'tuned.yaml'), ('output', 'tune.json'), ('output', 'cract.pt'), ('output', 'checkpoint.pt'))
 FILE_COMMANDS = {'output': ('track', 'show'), 'results': ('track', 'bag')}
 
 
@@ -163,6 +165,11 @@ def _check_paths(args) -> None:
     if re.match(r'[A-Za-z][A-Za-z0-9+.-]*://', str(inputs.get('SOURCE', ''))):
         del inputs['SOURCE']
     keep_apart(inputs, _paths(args, FILES + FOLDERS + EITHER))
+    for name, file in MADE:     # what goes into a folder by a name of its own
+        folder = getattr(args, name, None)
+        if isinstance(folder, (str, Path)) and Path(folder).is_dir():
+            keep_apart({key: path for key, path in inputs.items() if Path(path).is_file()},
+                       {f'{_option(name)} {folder}': Path(folder, file)})
     for name in FILES + FOLDERS + EITHER:
         path = getattr(args, name, None)
         if path in (None, '') or name == 'output' and args.command == 'bag':  # it must be new, which `bag` says
