@@ -16,7 +16,7 @@ MAX_PIXELS = 1 << 26  # of a compressed picture: twice an 8k frame
 PIXELS_PER_BYTE = 1032  # Deflate's greatest ratio; JPEG stays below it
 LEFT_OUT = 0.001  # share of the pixels that may lie below the range that is shown, and as many above it
 FEW = 64  # pixels: in a picture of so many, one at either end is left out at least
-RATE = 1 / 16  # of the way to its own range that a frame moves the range that is shown
+RATE = 1 / 16  # see `Contrast`
 
 
 class Layout(NamedTuple):
@@ -71,7 +71,7 @@ class Contrast:
 
     Shown is the range in which all pixels of a frame lie but a thousandth at either end, so that a hot or dead pixel
     decides nothing; of colours, whose tint would change otherwise, all that has as many bits. In a stream the range
-    follows that of each frame slowly. It is taken over at once where the old one shows less than half
+    follows that of each frame slowly, by a sixteenth of the way and of itself at most. It is taken over at once where the old one shows less than half
     of the pixels, or shows all of them in an eighth of its grey levels: another camera, another gain.
     """
 
@@ -94,8 +94,9 @@ class Contrast:
         if self._low is None or not self._low <= middle <= self._high or 8 * (high - low) < self._high - self._low:
             self._low, self._high = low, high
         else:
-            self._low += RATE * (low - self._low)
-            self._high += RATE * (high - self._high)
+            most = RATE * max(self._high - self._low, 1.0)
+            self._low += min(max(RATE * (low - self._low), -most), most)
+            self._high += min(max(RATE * (high - self._high), -most), most)
         levels = (np.arange(65536) - self._low) * (255 / max(self._high - self._low, 1.0))
         return np.rint(levels.clip(0, 255)).astype(np.uint8)[pixels]
 

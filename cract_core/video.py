@@ -168,15 +168,14 @@ class FrameSource:
 
     def _from_files(self) -> Iterator[np.ndarray]:
         contrast = Contrast()
-        for position, path in enumerate(self._images):
+        for self.position, path in enumerate(self._images):
             try:
                 frame = read_image(path, contrast)
             except ValueError as error:
-                if not position:
+                if not self.position:
                     raise
                 self._reasons.append(str(error))
                 continue
-            self.position = position
             yield frame
 
     def _from_capture(self) -> Iterator[np.ndarray]:

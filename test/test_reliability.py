@@ -212,20 +212,31 @@ CONTAINERS = [('MJPG', 'avi'), ('XVID', 'avi'), ('mp4v', 'mkv'), ('MJPG', 'mkv')
 
 
 @pytest.mark.parametrize('codec, suffix', CONTAINERS)
-@pytest.mark.parametrize('share', [0.3, 0.6, 0.97])
-def test_a_video_that_is_cut_off_is_incomplete(tmp_path, track, codec, suffix, share):
+def test_a_video_that_is_cut_off_is_incomplete(tmp_path, codec, suffix):
     whole = video_of(tmp_path / f'whole.{suffix}', codec)
-    status, out, error = track(whole)
-    assert (status, error) == (0, '') and out.startswith('40 frames')
-    cut = tmp_path / f'cut.{suffix}'
-    cut.write_bytes(whole.read_bytes()[:int(share * whole.stat().st_size)])
-    status, out, error = track(cut, '--results', tmp_path / 'boxes.txt')
+    source, data, counts = FrameSource(whole), whole.read_bytes(), []
+    expected = list(source)
+    assert len(expected) == 40 and source.complaint == ''
+    for share in (0.4, 0.6, 0.8, 0.9, 0.95):
+        cut = tmp_path / f'cut.{suffix}'
+        cut.write_bytes(data[:int(share * len(data))])
+        source = FrameSource(cut)
+        frames = list(source)
+        counts.append(len(frames))
+        for frame, same in zip(frames, expected):     # no half frame at the end
+            assert (frame == same).all()
+        assert source.complaint == ('' if len(frames) == 40 else f'{len(frames)} of 40 frames of {cut} could be read')
+    assert counts == sorted(counts) and counts[1] < 40
+
+
+def test_track_tells_of_a_cut_video_and_keeps_what_there_is(tmp_path, track):
+    clip = video_of(tmp_path / 'clip.avi', 'MJPG', 10)
+    clip.write_bytes(clip.read_bytes()[:clip.stat().st_size * 6 // 10])
+    status, out, error = track(clip, '--results', tmp_path / 'boxes.txt', '--output', tmp_path / 'out.mp4')
     count = int(out.split()[0])
-    assert status == 2 and 0 < count < 40 and f'{count} of 40 frames of {cut} could be read' in error
-    assert len((tmp_path / 'boxes.txt').read_text().splitlines()) == count
-    expected = list(FrameSource(whole))
-    for frame, same in zip(FrameSource(cut), expected):     # no half frame at the end
-        assert (frame == same).all()
+    assert status == 2 and 0 < count < 10 and f'{count} of 10 frames of {clip} could be read' in error
+    assert len((tmp_path / 'boxes.txt').read_text().splitlines()) == len(list(FrameSource(tmp_path / 'out.mp4'))) == count
+    assert track(clip, '--frames', '2')[0] == 0     # all that was asked for
 
 
 class Reads:
@@ -329,7 +340,7 @@ def test_what_enters_a_stream_changes_its_levels_slowly_and_another_gain_at_once
     hot = grey(10, 500)
     hot[:20, :20] = 4000   # a hundredth of the frame
     second = contrast.to_8_bits(hot, colour=False)
-    assert np.abs(second[100].astype(int) - first[100]).max() < 60
+    assert np.abs(second[100].astype(int) - first[100]).max() < 20
     for _ in range(100):
         last = contrast.to_8_bits(hot, colour=False)
     assert last[0, 0] == 255 and last[100].max() < 80      # in the end all of it is shown
@@ -484,7 +495,7 @@ def test_every_protocol_goes_on_past_a_damaged_frame(tmp_path, capsys, protocol)
     report = json.loads((tmp_path / 'figures.json').read_text())
     assert {'set/beta', 'set/delta'} <= set(report['left_out'])
     kept = report.get('sequences') or report['absence_sequences']
-    assert 'set/beta' not in kept and 'set/alpha' in kept
+    assert 'set/beta' not in kept and 'set/gamma' in kept     # alpha may borrow frames of beta
 
 
 def test_where_no_sequence_can_be_measured_the_reason_is_the_error(tmp_path, capsys):
