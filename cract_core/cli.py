@@ -8,14 +8,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import io
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
 
-from . import bag
+from . import bag, options
 from .config import TrackerConfig, field_type
+from .files import check_place, keep_apart, read_yaml, write_text
 
 DESCRIPTION = """\
 Follow one object through a video, given its box in the first frame.
@@ -46,12 +49,17 @@ examples:
       render an annotated aerial scene
 
 Boxes are x,y,w,h in pixels, 0-based, from the top-left corner of the frame; fractions are allowed.
-Exit status: 0 done, 2 wrong input (the reason is on stderr), 130 interrupted."""
+Exit status: 0 done and complete, 2 wrong input, or a part of it could not be read: what could is written, and the
+reason is on stderr; 130 interrupted. Nothing is written over an input or into a folder that is one; a result takes its
+place when it is whole."""
 
 TRACK = """\
-Follow one object through SOURCE: a video file, a folder of images (natural order of the names) or the index of a
-camera. Ends with the number of frames, the rate and latency of the tracker alone (without decoding and drawing) and
-the share of frames in which the target was lost. Ctrl-C ends a camera's track and keeps what was written."""
+Follow one object through SOURCE: a video file, a folder of images (natural order of the names), numbered images
+(img%04d.jpg), the index or device of a camera, or the URL of a stream. Ends with the number of frames, the rate and
+latency of the tracker alone (without decoding and drawing) and the share of frames in which the target was lost. Ctrl-C
+ends a camera's track and keeps what was written. A target is followed with a box of 4 pixels a side at least: a smaller
+one grows to that. A frame that cannot be read is passed over and counted; a source that ends before its announced
+length, and a camera that stops, count as incomplete (exit status 2)."""
 
 EVAL = """\
 One-pass evaluation (OPE) on the annotated sequences ROOT/<set>/<sequence>/{img/*.jpg|png, groundtruth.txt}: one line
@@ -124,7 +132,11 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser(argv).parse_args(argv)
     os.environ.setdefault('OPENCV_LOG_LEVEL', 'SILENT')       # what OpenCV and FFmpeg cannot read
     os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')     # is said once, by us
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors='backslashreplace')     # names of files may be no text
     try:
+        _check_paths(args)
         return args.run(args)
     except KeyboardInterrupt:
         return 130
@@ -141,9 +153,50 @@ def _sentence(error: Exception) -> str:
     return ' '.join(str(error).split())
 
 
+INPUTS = ('source', 'bag', 'root', 'data', 'config', 'weights', 'config_weights', 'latency_trace', 'peers', 'nano_backbone',
+          'nano_head', 'imagenet', 'start_from')     # the arguments of all commands that name something to read
+FILES = ('json',)                                    # ... a file to write,
+FOLDERS = ('report', 'out')                          # ... a folder to write into,
+EITHER = ('output', 'results')                       # ... or one of the two, as the command has it
+MADE = (('report', 'figures.json'), ('report', 'latency_trace.json'), ('results', 'latency_trace.json'),
+        ('output', 'tuned.yaml'), ('output', 'tune.json'), ('output', 'cract.pt'), ('output', 'checkpoint.pt'))
+FILE_COMMANDS = {'output': ('track', 'show'), 'results': ('track', 'bag')}
+
+
+def _check_paths(args) -> None:
+    """Refuse outputs that are inputs, and places where nothing can be written, before anything is done."""
+    inputs = _paths(args, INPUTS)
+    if re.match(r'[A-Za-z][A-Za-z0-9+.-]*://', str(inputs.get('SOURCE', ''))):
+        del inputs['SOURCE']
+    keep_apart(inputs, _paths(args, FILES + FOLDERS + EITHER))
+    for name, file in MADE:     # what goes into a folder by a name of its own
+        folder = getattr(args, name, None)
+        if isinstance(folder, (str, Path)) and Path(folder).is_dir():
+            keep_apart({key: path for key, path in inputs.items() if Path(path).is_file()},
+                       {f'{_option(name)} {folder}': Path(folder, file)})
+    for name in FILES + FOLDERS + EITHER:
+        path = getattr(args, name, None)
+        if path in (None, '') or name == 'output' and args.command == 'bag':  # it must be new, which `bag` says
+            continue
+        command = getattr(args, 'data_command', args.command)
+        check_place(path, name in FOLDERS or name in EITHER and command not in FILE_COMMANDS[name])
+
+
+def _paths(args, names: tuple[str, ...]) -> dict[str, object]:
+    """Those of the arguments that name a path, under the names that the user knows."""
+    values = {name: getattr(args, name, None) for name in names}
+    return {_option(name): value for name, value in values.items() if isinstance(value, (str, Path)) and value != ''}
+
+
+def _option(name: str) -> str:
+    if name in ('source', 'bag', 'root', 'out'):
+        return {'out': 'OUT_DIR'}.get(name, name.upper())
+    return '--' + name.removeprefix('config_').replace('_', '-')
+
+
 def _parser(argv: list[str]) -> argparse.ArgumentParser:
     """For `argv`, which decides whose options are read: some commands have them in a module that is slow to import."""
-    parser = argparse.ArgumentParser(prog='cract', description=DESCRIPTION, epilog=EXAMPLES,
+    parser = options.Parser(prog='cract', description=DESCRIPTION, epilog=EXAMPLES,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--traceback', action='store_true', help='on an error, show where in the program it arose')
     commands = parser.add_subparsers(title='commands', dest='command', required=True, metavar='COMMAND')
@@ -155,14 +208,16 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
         return sub
 
     track = command('track', run_track, TRACK, 'follow an object through a video, an image folder or a camera')
-    track.add_argument('source', metavar='SOURCE', help='video file, folder of images, or index of a camera')
-    track.add_argument('--box', required=True, type=parse_box, metavar='X,Y,W,H', help='the object in the first frame')
+    track.add_argument('source', metavar='SOURCE', help='video file, folder of images, numbered images (img%%04d.jpg), index or '
+                                                            'device of a camera (0, /dev/video0), or URL (rtsp://...)')
+    track.add_argument('--box', required=True, type=options.box, metavar='X,Y,W,H', help='the object in the first frame')
     track.add_argument('--output', type=Path, metavar='OUT.mp4', help='write the video with the boxes drawn')
     track.add_argument('--results', type=Path, metavar='OUT.txt',
-                       help='write one line x,y,w,h a frame; the first is the given box, a lost target keeps its last')
+                       help='write one line x,y,w,h a frame; the first is the given box, a lost target keeps its '
+                            'last, a frame that cannot be read has nan')
     track.add_argument('--scores', action='store_true',
                        help='add two columns to the results: score in [0, 1] and state (tracking, uncertain, lost)')
-    track.add_argument('--frames', type=_positive, metavar='N', help='stop after N frames')
+    track.add_argument('--frames', type=options.positive, metavar='N', help='stop after N frames')
     _add_config(track)
 
     evaluate = command('eval', run_eval, EVAL, 'measure accuracy and speed on annotated sequences')
@@ -172,7 +227,7 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
                                'its own form')
     evaluate.add_argument('--only', type=_names, default=(), metavar='A,B',
                           help='only these sequences (<sequence> or <set>/<sequence>) or sets')
-    evaluate.add_argument('--limit', type=_positive, metavar='N', help='only the first N sequences, by name')
+    evaluate.add_argument('--limit', type=options.positive, metavar='N', help='only the first N sequences, by name')
     evaluate.add_argument('--tracker', default=('cract',), type=_choices(TRACKERS), metavar='A,B',
                           help=f'one or more of {", ".join(TRACKERS)}; the first is the one that is reported, the '
                                'others are its peers (default: cract)')
@@ -181,19 +236,19 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
                                'comes back), streaming (against the clock of a camera), stages (what each stage makes '
                                'of a frame, the true last box given), or reset (VOT: started anew after each failure) '
                                '(default: reset for vot2018, else ope)')
-    evaluate.add_argument('--every', type=_positive, default=1, metavar='N',
+    evaluate.add_argument('--every', type=options.positive, default=1, metavar='N',
                           help='the stages protocol looks at each Nth frame (default: 1, all of them)')
     longer = evaluate.add_mutually_exclusive_group()
-    longer.add_argument('--repeat', type=_positive, metavar='N',
+    longer.add_argument('--repeat', type=options.positive, metavar='N',
                         help='show each sequence forwards and backwards N times, as one long run (protocols ope and '
                              'streaming)')
-    longer.add_argument('--repeat-to', type=_positive, metavar='FRAMES',
+    longer.add_argument('--repeat-to', type=options.positive, metavar='FRAMES',
                         help='the same until so many frames are shown; longer sequences stay as they are')
-    evaluate.add_argument('--rate', type=_rate, default=30.0, metavar='FPS',
+    evaluate.add_argument('--rate', type=options.rate, default=30.0, metavar='FPS',
                           help='of the camera in the streaming protocol (default: 30)')
     evaluate.add_argument('--latency-trace', type=Path, metavar='FILE',
                           help='replay the latencies that an earlier streaming run wrote, instead of measuring them')
-    evaluate.add_argument('--protocol-seed', type=int, default=0, metavar='N',
+    evaluate.add_argument('--protocol-seed', type=options.natural, default=0, metavar='N',
                           help='of the spliced absences and of the confidence intervals (default: 0)')
     evaluate.add_argument('--against', type=Path, metavar='FILE',
                           help='also print and write the differences to the figures that an earlier run wrote with '
@@ -203,7 +258,7 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
                           help='write DIR/report.html, DIR/figures.json, the boxes (unless --results names another '
                                'place) and every run to DIR/runs; a run that is there already, of the same tracker, '
                                'data and version, is not repeated')
-    evaluate.add_argument('--jobs', type=_positive, default=1, metavar='N', help='sequences at a time (default: 1)')
+    evaluate.add_argument('--jobs', type=options.positive, default=1, metavar='N', help='sequences at a time (default: 1)')
     evaluate.add_argument('--ray', metavar='ADDRESS',
                           help='spread the sequences over a Ray cluster: its address, or auto; every machine must '
                                'see ROOT under the same path')
@@ -257,9 +312,9 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
 
     synth = command('synth', run_synth, SYNTH, 'render an annotated aerial scene')
     synth.add_argument('out', type=Path, metavar='OUT_DIR', help='folder to make; must not hold a clip already')
-    synth.add_argument('--frames', type=_positive, default=300, metavar='N', help='frames to render (default: 300)')
-    synth.add_argument('--seed', type=int, default=0, help='the same seed gives the same scene (default: 0)')
-    synth.add_argument('--size', type=_size, default=(640, 480), metavar='WxH', help='default: 640x480')
+    synth.add_argument('--frames', type=options.positive, default=300, metavar='N', help='frames to render (default: 300)')
+    synth.add_argument('--seed', type=options.natural, default=0, metavar='N', help='the same seed gives the same scene (default: 0)')
+    synth.add_argument('--size', type=options.size, default=(640, 480), metavar='WxH', help='default: 640x480')
 
     command('params', run_params, 'Print the table of the tracker\'s parameters as Markdown.',
             'print the table of parameters')
@@ -290,14 +345,10 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 def _config(args) -> TrackerConfig:
     values = {}
     if args.config is not None:
-        import yaml
-        try:
-            values = yaml.safe_load(args.config.read_text()) or {}
-        except yaml.YAMLError as error:
-            raise ValueError(f'{args.config} is not YAML: {error}') from error
-        if not isinstance(values, dict):
-            raise ValueError(f'{args.config}: expected a mapping of parameter names to values')
-    return TrackerConfig.from_mapping({**values, **_given(args)})
+        values = read_yaml(args.config)
+    config = TrackerConfig.from_mapping({**values, **_given(args)})
+    keep_apart({f'weights of {args.config}': config.weights}, _paths(args, FILES + FOLDERS + EITHER))
+    return config
 
 
 def _given(args) -> dict:
@@ -316,17 +367,19 @@ def run_track(args) -> int:
     from tqdm import tqdm
 
     from .evaluation.runner import latency
-    from .tracker import Tracker
+    from .files import ResultLines
+    from .tracker import MIN_SIZE, Tracker
     from .video import FrameSource, VideoWriter, draw_estimate
     with ExitStack() as stack:
         source = stack.enter_context(FrameSource(args.source))
         writer = stack.enter_context(VideoWriter(args.output, source.fps)) if args.output else None
-        lines = stack.enter_context(open(args.results, 'w', buffering=1)) if args.results else None
+        lines = stack.enter_context(ResultLines(args.results)) if args.results else None
         tracker = Tracker(config)
         total = min((n for n in (source.length, args.frames) if n is not None), default=None)
         box, score, state = args.box, 1.0, 'tracking'
-        seconds, lost = [], 0
-        count = 0
+        unread = 'nan,nan,nan,nan' + ',nan,unread' * args.scores    # the line of a frame that cannot be read
+        seconds, lost, refused = [], 0, []
+        count = rows = 0
         try:
             for frame in tqdm(source, total=total, unit='frame', disable=None):
                 if count == 0:
@@ -335,18 +388,26 @@ def run_track(args) -> int:
                     first = time.perf_counter() - start
                 else:
                     start = time.perf_counter()
-                    estimate = tracker.update(frame)
+                    try:
+                        estimate = tracker.update(frame)
+                    except ValueError as error:
+                        refused.append(f'frame {source.position + 1}: {error}')
+                        continue
                     seconds.append(time.perf_counter() - start)
                     box, score, state = estimate.box, estimate.score, estimate.state.value
                     lost += state == 'lost'
                 count += 1
                 if lines is not None:
-                    columns = [f'{value:.4f}' for value in box] + ([f'{score:.4f}', state] if args.scores else [])
-                    print(','.join(columns), file=lines)
+                    lines.write(unread, source.position - rows)
+                    lines.write(','.join([f'{value:.4f}' for value in box]
+                                         + ([f'{score:.4f}', state] if args.scores else [])))
+                rows = source.position + 1
                 if writer is not None:
                     writer.write(draw_estimate(np.array(frame), box, f'{state} {score:.2f}', STATE_COLORS[state]))
                 if count == args.frames:
                     break
+            if lines is not None:
+                lines.write(unread, source.position + 1 - rows)
         except KeyboardInterrupt:
             print('interrupted', file=sys.stderr)
     if not count:
@@ -357,7 +418,15 @@ def run_track(args) -> int:
         summary += (f'; then {times["fps"]:.1f} fps, latency p50 {times["p50_ms"]:.1f} ms, '
                     f'p95 {times["p95_ms"]:.1f} ms, lost in {lost / len(seconds):.1%}')
     print(summary)
-    return 0
+    if min(args.box[2:]) < MIN_SIZE:
+        print(f'the box is smaller than {MIN_SIZE:g} pixels, the least size of a target that is followed',
+              file=sys.stderr)
+    complaints = [source.complaint] if source.complaint else []
+    if refused:
+        complaints.append(f'{len(refused)} frames could not be followed; {refused[0]}')
+    for complaint in complaints:
+        print(f'cract track: {complaint}', file=sys.stderr)
+    return 2 if complaints else 0
 
 
 def run_eval(args) -> int:
@@ -382,9 +451,12 @@ def run_eval(args) -> int:
     if longer and (benchmark or not set(args.protocol) <= {'ope', 'streaming'}):
         raise ValueError('--repeat and --repeat-to make plain sequences longer for the protocols ope and streaming: '
                          'leave out ' + ('--benchmark' if benchmark else 'other protocols'))
+    load, left_out = runner.OtherLoad(), {}  # sequence -> why
     read = functools.partial(read_benchmark, args.benchmark) if benchmark else read_folders
-    pool = read(args.root) if 'absence' in args.protocol else []
-    sequences = read(args.root, args.only, args.limit)
+    pool = read(args.root, left_out={}) if 'absence' in args.protocol else []
+    sequences = read(args.root, args.only, args.limit, left_out)
+    if not sequences:
+        raise ValueError(next(iter(left_out.values())))
     if benchmark and len(sequences) < benchmark.total:
         print(f'{len(sequences)} of the {benchmark.total} sequences of {benchmark.title}: no figure of the benchmark')
     for path in (args.json, args.report):
@@ -393,7 +465,7 @@ def run_eval(args) -> int:
     if args.protocol != ('ope',) and not all(one.annotated for one in sequences):
         raise ValueError(f'the truth of {benchmark.title} is not public: only --protocol ope runs on it')
     if 'reset' in args.protocol:
-        return _eval_reset(args, specs, described, sequences, benchmark)
+        return _eval_reset(args, specs, described, sequences, benchmark, left_out, load)
     if longer:
         sequences = [repeat(one, args.repeat, args.repeat_to) for one in sequences]
     others = against.read_figures(args.against) if args.against else {}
@@ -405,7 +477,7 @@ def run_eval(args) -> int:
         ray_address=args.ray,
         trace=protocols.read_trace(args.latency_trace) if args.latency_trace else None,
         store=Store(args.report / 'runs') if args.report else None)
-    jobs = protocols.plan(specs, sequences, pool, options)
+    jobs = protocols.plan(specs, sequences, pool, options, left_out)
     several = len(specs) > 1
     results = args.results or (args.report / 'results' if args.report else None)
     keys = LONG_KEYS if longer else GOT10K_KEYS if (args.benchmark or '').startswith('got10k') else OTB_KEYS
@@ -431,7 +503,7 @@ def run_eval(args) -> int:
                     write_boxes(folder / f'{sequence.name}.txt', one.run.boxes)
         if 'ope' in jobs:
             print(f'{"sequence":{width}}  frames{_heads(keys)}   fps p50   fps p95   p50 ms   p95 ms', flush=True)
-        measured = protocols.measure(specs, jobs, options, bar.update, finished)
+        measured = protocols.measure(specs, jobs, options, bar.update, finished, left_out)
     blocks = {spec.name: protocols.block(measured, spec.name) for spec in specs}
     for name, block in blocks.items():
         if 'mean' in block:
@@ -457,18 +529,29 @@ def run_eval(args) -> int:
     report = dict(report[0], peers=report[1:], version=__version__, date=time.strftime('%Y-%m-%dT%H:%M:%S%z'),
                   root=str(args.root), benchmark=args.benchmark, protocol=','.join(args.protocol),
                   protocol_seed=args.protocol_seed, repeat=args.repeat, repeat_to=args.repeat_to, jobs=args.jobs,
-                  environment=runner.environment())
+                  left_out=left_out, environment=runner.environment(load))
+    if sentence := load.sentence():
+        print(sentence, file=sys.stderr)
     for path in filter(None, (args.json, args.report and args.report / 'figures.json')):
-        path.write_text(json.dumps(report, indent=2) + '\n')
+        write_text(path, json.dumps(report, indent=2) + '\n')
     if args.report:
         print(f'report: {write_report(args.report, measured, report)}')
-    return 0
+    return _say_left_out(left_out)
+
+
+def _say_left_out(left_out: dict[str, str]) -> int:
+    """Say which sequences could not be measured, or not whole; returns the exit status."""
+    if left_out:
+        print(f'cract eval: {len(left_out)} sequences could not be measured as they should:', file=sys.stderr)
+    for name, reason in left_out.items():
+        print(f'  {name}: {reason}', file=sys.stderr)
+    return 2 if left_out else 0
 
 
 def parse_adapter(argv: list[str]) -> tuple[str, object]:
     """Name and tracker from the options of the adapter to the VOT toolkit; raises as the tracker's making does."""
     from .evaluation.execution import tracker_of
-    parser = argparse.ArgumentParser(prog='python -m cract_core.evaluation.vot_adapter',
+    parser = options.Parser(prog='python -m cract_core.evaluation.vot_adapter',
                                      description='Serve a tracker to the VOT toolkit.')
     parser.add_argument('--tracker', default=('cract',), type=_choices(TRACKERS), metavar='NAME',
                         help=f'one of {", ".join(TRACKERS)} (default: cract)')
@@ -530,7 +613,10 @@ def _eval_trackers(args) -> tuple[tuple, dict[str, dict]]:
     for name in args.tracker:
         if name == 'cract':
             specs.append(TrackerSpec(name, config))
-            described[name] = dict(config=dataclasses.asdict(config), device=tracker_of(specs[-1]).device)
+            nets = tracker_of(specs[-1]).nets
+            runtime, precision = nets.name.split()
+            described[name] = dict(config=dict(dataclasses.asdict(config), runtime=runtime, precision=precision),
+                                   device=nets.device)
             continue
         wanted = NETWORK_FILES.get(name, ())
         given = files if name == 'nano' else (None,) * len(wanted)
@@ -567,7 +653,8 @@ def _print_side_by_side(blocks: dict[str, dict], key: str) -> None:
         print(f'{name:{width}}' + ''.join(f'{_cell(value):>12}' for value in values))
 
 
-def _eval_reset(args, specs, described: dict[str, dict], sequences, benchmark) -> int:
+def _eval_reset(args, specs, described: dict[str, dict], sequences, benchmark, left_out: dict[str, str],
+                load) -> int:
     """VOT's reset-based experiment: accuracy, robustness and EAO."""
     import numpy as np
     from tqdm import tqdm
@@ -594,18 +681,27 @@ def _eval_reset(args, specs, described: dict[str, dict], sequences, benchmark) -
                 + milliseconds(times))
 
     runs: dict[str, list] = {spec.name: [] for spec in specs}
+    measured: list = []
     with tqdm(total=sum(len(one.images) for one in sequences) * len(specs), unit='frame', disable=None) as bar:
         for sequence in sequences:
             bar.set_description(sequence.name)
+            try:
+                done = {spec.name: vot.run_reset(tracker_of(spec), sequence, bar.update) for spec in specs}
+            except (ValueError, OSError) as error:
+                left_out[sequence.name] = str(error)
+                continue
+            measured.append(sequence)
             for spec in specs:
-                run = vot.run_reset(tracker_of(spec), sequence, bar.update)
+                run = done[spec.name]
                 runs[spec.name].append(run)
                 with bar.external_write_mode():
                     print(row(f'{sequence.name} {spec.name}', len(run.trajectory), vot.summarize([run]), run.seconds),
                           flush=True)
                 if args.results:
                     write_result(args.results, benchmark or BENCHMARKS['vot2018'], spec.name, sequence.name, run)
-    blocks = []
+    if not measured:
+        raise ValueError(next(iter(left_out.values())))
+    sequences, blocks = measured, []
     print(f'\n{"tracker":10}accuracy  failures  robustness      EAO   p50 ms   p95 ms')
     for name, some in runs.items():
         figures = vot.summarize(some)
@@ -618,12 +714,14 @@ def _eval_reset(args, specs, described: dict[str, dict], sequences, benchmark) -
         print(f'{name:10}{_cell(figures["accuracy"]):>8}{figures["failures"]:10d}{figures["robustness"]:12.3f}'
               f'{_cell(figures["eao"]):>9}'
               + milliseconds(times))
+    if sentence := load.sentence():
+        print(sentence, file=sys.stderr)
     if args.json:
         report = dict(blocks[0], peers=blocks[1:], version=__version__, date=time.strftime('%Y-%m-%dT%H:%M:%S%z'),
-                      root=str(args.root), benchmark=args.benchmark, protocol='reset',
-                      environment=runner.environment())
-        args.json.write_text(json.dumps(report, indent=2) + '\n')
-    return 0
+                      root=str(args.root), benchmark=args.benchmark, protocol='reset', left_out=left_out,
+                      environment=runner.environment(load))
+        write_text(args.json, json.dumps(report, indent=2) + '\n')
+    return _say_left_out(left_out)
 
 
 def run_bag(args) -> int:
@@ -719,18 +817,6 @@ def _metavar(field: dataclasses.Field) -> str:
     return {float: 'X', int: 'N', str: 'TEXT'}[field_type(field)]
 
 
-def parse_box(text: str):
-    """`X,Y,W,H` as `(4,)` float64."""
-    import numpy as np
-    try:
-        box = np.array([float(value) for value in text.split(',')])
-    except ValueError:
-        box = np.empty(0)
-    if box.shape != (4,) or not np.isfinite(box).all() or (box[2:] <= 0).any():
-        raise argparse.ArgumentTypeError(f'expected four numbers X,Y,W,H in pixels with W and H above 0, got {text!r}')
-    return box
-
-
 def _names(text: str) -> tuple[str, ...]:
     names = tuple(name.strip('/ ') for name in text.split(','))
     if not all(names):
@@ -747,27 +833,6 @@ def _choices(known: tuple[str, ...]):
             raise argparse.ArgumentTypeError(f'expected some of {", ".join(known)}, each once, got {text!r}')
         return names
     return choose
-
-
-def _rate(text: str) -> float:
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = 0.0
-    if not 0 < rate <= 1e6:
-        raise argparse.ArgumentTypeError(f'expected frames a second above 0, got {text!r}')
-    return rate
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'expected a whole number from 1, got {text!r}')
-    return int(text)
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition('x')
-    return _positive(width), _positive(height)
 
 
 if __name__ == '__main__':

@@ -6,6 +6,7 @@ Symbols in parentheses are those of the paper (CRACT, Fan and Ling).
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 from dataclasses import dataclass
 from typing import Any, Mapping
@@ -178,7 +179,9 @@ class TrackerConfig:
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise ValueError(f'unknown parameter {unknown[0]!r}; known are {", ".join(sorted(known))}')
+            near = difflib.get_close_matches(unknown[0], known, 1)
+            raise ValueError(f'unknown parameter {unknown[0]!r}{f"; did you mean {near[0]}" if near else ""}; known are '
+                             f'{", ".join(sorted(known))}')
         return cls(**values)
 
 

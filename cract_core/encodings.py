@@ -1,9 +1,11 @@
-"""Pictures as ROS messages carry them -> arrays. No ROS is needed: any object with the fields of the message will do.
+"""Pictures as files and as ROS messages carry them -> arrays. No ROS is needed: any object with a message's fields will do.
 
-Messages are untrusted: every size is checked before memory is taken for it. Frames are (H, W, 3) uint8 BGR.
+Messages and files are untrusted: every size is checked before memory is taken for it. Frames are (H, W, 3) uint8 BGR.
+Pixels of 16 bits become 8 bits by one rule, `Contrast`, wherever they come from.
 """
 from __future__ import annotations
 
+import re
 import struct
 from typing import NamedTuple
 
@@ -12,6 +14,9 @@ import numpy as np
 
 MAX_PIXELS = 1 << 26  # of a compressed picture: twice an 8k frame
 PIXELS_PER_BYTE = 1032  # Deflate's greatest ratio; JPEG stays below it
+LEFT_OUT = 0.001  # share of the pixels that may lie below the range that is shown, and as many above it
+FEW = 64  # pixels: in a picture of so many, one at either end is left out at least
+RATE = 1 / 16  # see `Contrast`
 
 
 class Layout(NamedTuple):
@@ -20,6 +25,8 @@ class Layout(NamedTuple):
     bits: int
     code: int | None
     columns: int = 1  # neighbouring pixels that share their colour: the width is a multiple of it
+    rows: int = 1  # as `columns`, of the height
+    planes: int = 0  # 1: half as many rows of chroma follow the luma, 2: twice as long ones
 
 
 # sensor_msgs/image_encodings.hpp; OpenCV's older Bayer names start at the second row, those used here at the first
@@ -30,6 +37,12 @@ LAYOUTS = {
     'bgra8': Layout(4, 8, cv2.COLOR_BGRA2BGR),
     '8UC4': Layout(4, 8, cv2.COLOR_BGRA2BGR),
     'rgba8': Layout(4, 8, cv2.COLOR_RGBA2BGR),
+    'bgr16': Layout(3, 16, None),
+    '16UC3': Layout(3, 16, None),
+    'rgb16': Layout(3, 16, cv2.COLOR_RGB2BGR),
+    'bgra16': Layout(4, 16, cv2.COLOR_BGRA2BGR),
+    '16UC4': Layout(4, 16, cv2.COLOR_BGRA2BGR),
+    'rgba16': Layout(4, 16, cv2.COLOR_RGBA2BGR),
     'mono8': Layout(1, 8, cv2.COLOR_GRAY2BGR),
     '8UC1': Layout(1, 8, cv2.COLOR_GRAY2BGR),
     'mono16': Layout(1, 16, cv2.COLOR_GRAY2BGR),
@@ -38,6 +51,9 @@ LAYOUTS = {
     'yuv422': Layout(2, 8, cv2.COLOR_YUV2BGR_UYVY, 2),
     'yuyv': Layout(2, 8, cv2.COLOR_YUV2BGR_YUY2, 2),
     'yuv422_yuy2': Layout(2, 8, cv2.COLOR_YUV2BGR_YUY2, 2),
+    'nv12': Layout(1, 8, cv2.COLOR_YUV2BGR_NV12, 2, 2, 1),
+    'nv21': Layout(1, 8, cv2.COLOR_YUV2BGR_NV21, 2, 2, 1),
+    'nv24': Layout(1, 8, None, planes=2),
     **{f'bayer_{pattern}{bits}': Layout(1, bits, code)
        for pattern, code in (('rggb', cv2.COLOR_BayerRGGB2BGR), ('bggr', cv2.COLOR_BayerBGGR2BGR),
                              ('gbrg', cv2.COLOR_BayerGBRG2BGR), ('grbg', cv2.COLOR_BayerGRBG2BGR))
@@ -45,70 +61,170 @@ LAYOUTS = {
 }
 
 
-def to_bgr(message) -> np.ndarray:
+# BT.601 in video range, which OpenCV's codes of the other YUV forms use: B, G, R from Y, U, V and 1
+VIDEO_RANGE = np.array([[1.164383, 2.017232, 0.0], [1.164383, -0.391762, -0.812968], [1.164383, 0.0, 1.596027]])
+VIDEO_RANGE = np.column_stack([VIDEO_RANGE, VIDEO_RANGE @ (-16.0, -128.0, -128.0)])
+
+
+class Contrast:
+    """How 16 bits are shown in 8: the rule for every picture, with what one stream needs to stay steady.
+
+    Shown is the range in which all pixels of a frame lie but a thousandth at either end, so that a hot or dead pixel
+    decides nothing; of colours, whose tint would change otherwise, all that has as many bits. In a stream the range
+    follows that of each frame slowly, by a sixteenth of the way and of itself at most. It is taken over at once where the old one shows less than half
+    of the pixels, or shows all of them in an eighth of its grey levels: another camera, another gain.
+    """
+
+    def __init__(self):
+        self._low: float | None = None  # nothing has been seen
+        self._high = 0.0
+
+    def to_8_bits(self, pixels: np.ndarray, colour: bool) -> np.ndarray:
+        """(H, W) or (H, W, C) uint16 of any byte order -> uint8 of the same shape, rounded.
+
+        colour: the pixels are values of several colours, side by side or in a Bayer pattern.
+        """
+        pixels = np.ascontiguousarray(pixels, np.uint16)
+        counts = cv2.calcHist([pixels.reshape(-1, 1)], [0], None, [65536], [0, 65536])
+        counts = counts.ravel().cumsum(dtype=np.float64)
+        left_out = max(LEFT_OUT * pixels.size, float(pixels.size >= FEW))
+        low, middle, high = (float(np.searchsorted(counts, place, side)) for place, side in (
+            (left_out, 'right'), (pixels.size / 2, 'left'), (pixels.size - left_out, 'left')))
+        low, high = (0.0, 2.0 ** max(int(high).bit_length(), 8) - 1) if colour else (min(low, high), high)
+        if self._low is None or not self._low <= middle <= self._high or 8 * (high - low) < self._high - self._low:
+            self._low, self._high = low, high
+        else:
+            most = RATE * max(self._high - self._low, 1.0)
+            self._low += min(max(RATE * (low - self._low), -most), most)
+            self._high += min(max(RATE * (high - self._high), -most), most)
+        levels = (np.arange(65536) - self._low) * (255 / max(self._high - self._low, 1.0))
+        return np.rint(levels.clip(0, 255)).astype(np.uint8)[pixels]
+
+
+def to_bgr(message, contrast: Contrast | None = None) -> np.ndarray:
     """The picture of a sensor_msgs/Image, (H, W, 3) uint8 BGR.
 
     A bgr8 message is not copied: the array is a view of its data, with padded rows left out by the strides. 16 bits
-    are scaled to 8 by the full range, only 16UC1, whose range is not defined (depth, thermal), by the least and
-    the greatest value in the frame.
+    are shown as `contrast` says, which belongs to the stream of images; without it as those of a single picture.
 
     Raises ValueError, one sentence, for an encoding that is not in LAYOUTS or for sizes that do not fit each other.
     """
     layout = LAYOUTS.get(message.encoding)
     if layout is None:
         raise ValueError(f'image encoding {message.encoding!r} is not known; known are {", ".join(sorted(LAYOUTS))}')
+    if layout.planes:
+        return _from_planes(message, layout)
     pixels = _pixels(message, layout)
     if layout.bits == 16:
-        pixels = _to_8_bits(pixels, stretch=message.encoding == '16UC1')
+        pixels = (contrast or Contrast()).to_8_bits(
+            pixels, layout.channels > 1 or message.encoding.startswith('bayer'))
     return pixels if layout.code is None else cv2.cvtColor(pixels, layout.code)
 
 
-def compressed_to_bgr(message) -> np.ndarray:
+def compressed_to_bgr(message, contrast: Contrast | None = None) -> np.ndarray:
     """The picture of a sensor_msgs/CompressedImage that holds a JPEG or PNG file, (H, W, 3) uint8 BGR.
 
-    16 bits are scaled as in `to_bgr`. Raises ValueError, one sentence, for other files, for one that is cut off or
-    damaged, and for one that claims more pixels than its bytes can hold.
+    The pixels are those that the file stores: they are not turned by an orientation in its Exif data. 16 bits as in
+    `to_bgr`, whatever the message's format says. Raises ValueError, one sentence, for other files, for one that is cut
+    off or damaged, and for one that claims more pixels than its bytes can hold.
     """
-    data = np.frombuffer(message.data, np.uint8)
-    width, height = _size_of_file(bytes(message.data))
+    data = bytes(message.data)
+    size = _size_of_file(data)
+    if size is None:
+        raise ValueError(f'a compressed image must be a JPEG or PNG file, but its {len(data)} bytes '
+                         f'begin with {data[:4].hex(" ") or "nothing"}')
+    width, height = size
     if not 0 < width * height <= min(MAX_PIXELS, PIXELS_PER_BYTE * len(data)):
         raise ValueError(f'a compressed image of {len(data)} bytes must have 1 to '
                          f'{min(MAX_PIXELS, PIXELS_PER_BYTE * len(data))} pixels, but it says {width}x{height}')
+    return file_to_bgr(data, contrast)
+
+
+def file_to_bgr(data: bytes, contrast: Contrast | None = None) -> np.ndarray:
+    """The picture in a file of any form that OpenCV reads, (H, W, 3) uint8 BGR; its pixels are taken as there.
+
+    Raises ValueError, one sentence that does not name the file.
+    """
+    size = _size_of_file(data)
     try:
-        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     except cv2.error as error:
-        raise ValueError(f'the compressed image is damaged: {error.err}') from error
-    if pixels is None or pixels.shape[:2] != (height, width):
-        raise ValueError(f'the compressed image of {len(data)} bytes is damaged')
+        raise ValueError(f'the image of {len(data)} bytes is damaged: {" ".join(str(error.err).split())}') from error
+    if pixels is None or not pixels.size or size is not None and pixels.shape[1::-1] != size:
+        raise ValueError(f'the image of {len(data)} bytes is empty, damaged or of an unknown form')
     if pixels.dtype == np.uint16:
-        pixels = _to_8_bits(pixels, stretch=message.format.startswith('16UC1'))
+        pixels = (contrast or Contrast()).to_8_bits(pixels, pixels.ndim == 3)
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    if pixels.dtype != np.uint8 or channels not in (1, 3, 4):
+        raise ValueError(f'the image has {channels} channels of {pixels.dtype}: expected 1, 3 or 4 of 8 or 16 bits')
     code = {1: cv2.COLOR_GRAY2BGR, 3: None, 4: cv2.COLOR_BGRA2BGR}[channels]
     return pixels if code is None else cv2.cvtColor(pixels, code)
 
 
-def _size_of_file(data: bytes) -> tuple[int, int]:
-    """Width and height from the header of a JPEG or PNG file (ITU-T T.81 B.2, ISO/IEC 15948 11.2.2)."""
-    if data.startswith(b'\x89PNG\r\n\x1a\n') and data[12:16] == b'IHDR' and len(data) >= 24:
-        if b'IEND' not in data[-64:]:
+def _size_of_file(data: bytes) -> tuple[int, int] | None:
+    """Width and height from a JPEG or PNG file (ITU-T T.81 B.2, ISO/IEC 15948 11.2.2), None for one of another form.
+
+    Raises ValueError for one that is cut off, which some decoders fill up with grey.
+    """
+    if data.startswith(b'\x89PNG\r\n\x1a\n'):
+        return _size_of_png(data)
+    return _size_of_jpeg(data) if data.startswith(b'\xff\xd8') else None
+
+
+def _size_of_png(data: bytes) -> tuple[int, int]:
+    at = 8
+    while data[at + 4:at + 8] != b'IEND':
+        if at + 12 > len(data):
             raise ValueError(f'the PNG image is cut off after {len(data)} bytes')
-        return struct.unpack('>II', data[16:24])
-    if not data.startswith(b'\xff\xd8'):
-        raise ValueError(f'a compressed image must be a JPEG or PNG file, but its {len(data)} bytes '
-                         f'begin with {data[:4].hex(" ") or "nothing"}')
-    if data.rfind(b'\xff\xd9') < 0:
+        at += 12 + struct.unpack('>I', data[at:at + 4])[0]
+    if data[12:16] != b'IHDR':
+        raise ValueError(f'the PNG image of {len(data)} bytes is damaged: it does not say its size')
+    return struct.unpack('>II', data[16:24])
+
+
+# after the bytes of a scan: stuffed zeros and restart markers belong to it
+NEXT_MARKER = re.compile(b'\xff+([^\x00\xff\xd0-\xd7])', re.DOTALL)
+
+
+def _size_of_jpeg(data: bytes) -> tuple[int, int]:
+    at, size = 2, None
+    while marker := NEXT_MARKER.search(data, at):  # a thumbnail in a segment has an end of its own: it is stepped over
+        kind, at = marker[1][0], marker.end()
+        if kind == 0xd9:  # the end
+            break
+        if kind in (0x01, 0xd8):  # without a length
+            continue
+        if at + 2 > len(data):
+            raise ValueError(f'the JPEG image is cut off after {len(data)} bytes')
+        if 0xc0 <= kind <= 0xcf and kind not in (0xc4, 0xc8, 0xcc) and at + 7 <= len(data):  # a start of frame
+            height, width = struct.unpack('>HH', data[at + 3:at + 7])
+            size = size or (width, height)
+        at += struct.unpack('>H', data[at:at + 2])[0]
+    else:
         raise ValueError(f'the JPEG image is cut off after {len(data)} bytes')
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xff:
-        marker = data[at + 1]
-        if marker == 0xff:  # a fill byte
-            at += 1
-        elif 0xc0 <= marker <= 0xcf and marker not in (0xc4, 0xc8, 0xcc):  # a start of frame
-            height, width = struct.unpack('>HH', data[at + 5:at + 9])
-            return width, height
-        else:
-            at += 2 + struct.unpack('>H', data[at + 2:at + 4])[0]
-    raise ValueError(f'the JPEG image of {len(data)} bytes is damaged: it does not say its size')
+    if size is None:
+        raise ValueError(f'the JPEG image of {len(data)} bytes is damaged: it does not say its size')
+    return size
+
+
+def _from_planes(message, layout: Layout) -> np.ndarray:
+    """NV12, NV21, NV24: a plane of luma, then one of interleaved chroma."""
+    y = _pixels(message, layout)
+    height, width = y.shape
+    step, data = message.step, message.data
+    chroma = height // 2 if layout.planes == 1 else height  # rows of it
+    row = width if layout.planes == 1 else 2 * width  # bytes of one
+    pitch = step if layout.planes == 1 else 2 * step
+    needed = step * height + pitch * (chroma - 1) + row
+    if height % layout.rows:
+        raise ValueError(f'the height of a {message.encoding} image must be even, got {height}')
+    if len(data) < needed:
+        raise ValueError(f'a {width}x{height} {message.encoding} image with step {step} takes {needed} bytes, '
+                         f'but the message has {len(data)}')
+    uv = np.ndarray((chroma, row), np.uint8, buffer=data, offset=step * height, strides=(pitch, 1))
+    if layout.code is not None:
+        return cv2.cvtColor(np.concatenate([y, uv]), layout.code)
+    return cv2.transform(np.dstack([y, uv.reshape(height, width, 2)]), VIDEO_RANGE)
 
 
 def _pixels(message, layout: Layout) -> np.ndarray:
@@ -130,10 +246,3 @@ def _pixels(message, layout: Layout) -> np.ndarray:
     pixels = np.ndarray((height, width, layout.channels), dtype, buffer=message.data,
                         strides=(step, pixel, dtype.itemsize))
     return pixels[..., 0] if layout.channels == 1 else pixels
-
-
-def _to_8_bits(pixels: np.ndarray, stretch: bool) -> np.ndarray:
-    """(H, W) uint16 of any byte order -> uint8, rounded."""
-    low, high = (float(pixels.min()), float(pixels.max())) if stretch else (0.0, 65535.0)
-    scale = 255 / max(high - low, 1.0)
-    return np.rint((pixels.astype(np.float32) - low) * scale).astype(np.uint8)

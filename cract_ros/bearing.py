@@ -12,10 +12,13 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-PINHOLE = {'plumb_bob': (4, 5), 'rational_polynomial': (8, 12, 14)}  # model -> possible numbers of coefficients
-FISHEYE = {'equidistant': (4,)}
+# names of the models; the number of coefficients says which of OpenCV's it is, whatever the name: drivers mix them
+PINHOLE = ('plumb_bob', 'rational_polynomial', 'pinhole', 'radtan', 'brown_conrady', 'none', '')
+FISHEYE = ('equidistant', 'fisheye')
+PINHOLE_SIZES, FISHEYE_SIZES = (4, 5, 8, 12, 14), (4,)
 RAY = 10.0  # metres, length of the ray where the distance is not known
-DEPTHS = {'16UC1': (np.uint16, 1e-3), '32FC1': (np.float32, 1.0)}  # encoding (REP 118) -> dtype, metres a unit
+# encoding (REP 118; mono16 is what some drivers call the first) -> dtype, metres a unit
+DEPTHS = {'16UC1': (np.uint16, 1e-3), 'mono16': (np.uint16, 1e-3), '32FC1': (np.float32, 1.0)}
 COLOURS = {'tracking': (0.24, 0.86, 0.31), 'uncertain': (1.0, 0.75, 0.0), 'lost': (1.0, 0.24, 0.24)}  # RGB
 
 
@@ -28,15 +31,22 @@ class Camera:
             raise ValueError(
                 f'camera_info has no focal length in {"P" if rectified else "K"}: the camera is not calibrated')
         coefficients = np.zeros(0) if rectified else np.array(info.d)
-        model, known = info.distortion_model, PINHOLE | FISHEYE
-        if coefficients.any() and len(coefficients) not in known.get(model, ()):
-            raise ValueError(f'camera_info has {len(coefficients)} coefficients of the distortion model {model!r}; '
-                             f'known are {", ".join(f"{name} with {sizes}" for name, sizes in known.items())}')
+        model = info.distortion_model.strip().lower()
         if not np.isfinite(coefficients).all():
             raise ValueError('camera_info has a distortion coefficient that is not finite')
-        self._matrix = matrix
-        self._coefficients = coefficients if coefficients.any() else np.zeros(4)
+        if coefficients.any() and model not in PINHOLE + FISHEYE:
+            raise ValueError(f'camera_info has the distortion model {info.distortion_model!r}; known are '
+                             f'{", ".join(filter(None, PINHOLE + FISHEYE))}')
         self._fisheye = model in FISHEYE and not rectified
+        sizes = FISHEYE_SIZES if self._fisheye else PINHOLE_SIZES
+        used = int(np.max(np.nonzero(coefficients)[0], initial=-1)) + 1  # what follows is zero
+        size = next((one for one in sizes if one >= used), None)
+        if size is None or used and len(coefficients) < sizes[0]:
+            raise ValueError(f'camera_info has {used} coefficients of the distortion model {info.distortion_model!r}; '
+                             f'there are {" or ".join(map(str, sizes))}')
+        size = max(size, *(one for one in (*sizes, 0) if one <= len(coefficients)))
+        self._coefficients = np.concatenate([coefficients[:size], np.zeros(max(size - len(coefficients), 0))])
+        self._matrix = matrix
         self._binning = np.array([max(info.binning_x, 1), max(info.binning_y, 1)])
         self._offset = np.array([info.roi.x_offset, info.roi.y_offset])
         full = np.array([info.roi.width or info.width, info.roi.height or info.height])

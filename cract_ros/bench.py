@@ -22,11 +22,13 @@ from rclpy.qos import QoSProfile
 
 from std_msgs.msg import Header
 
+from cract_core import options
+from cract_core.files import write_text
 from cract_core.synthetic import generate
 from cract_ros import transport
 from cract_ros.conversions import from_bgr, to_bgr
 from cract_ros.msg import TrackState
-from cract_ros.player import Player, PlayerError, positive, stamp_ns
+from cract_ros.player import Player, PlayerError, stamp_ns
 
 SECONDS, RATE = 20.0, 30.0
 CLIP = 300          # different frames
@@ -108,8 +110,8 @@ def measure(seconds: float, rate: float) -> dict[str, float | int]:
 def main(argv: list[str] | None = None) -> int:
     """Measure; returns the exit status."""
     parser = argparse.ArgumentParser('cract_ros.bench', description='Measure what ROS adds to the tracker.')
-    parser.add_argument('--seconds', type=positive, default=SECONDS, metavar='S', help=f'default: {SECONDS:g}')
-    parser.add_argument('--rate', type=positive, default=RATE, metavar='HZ', help=f'default: {RATE:g}')
+    parser.add_argument('--seconds', type=options.rate, default=SECONDS, metavar='S', help=f'default: {SECONDS:g}')
+    parser.add_argument('--rate', type=options.rate, default=RATE, metavar='HZ', help=f'default: {RATE:g}')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures')
     args = parser.parse_args(argv)
     transport.use_profile()
@@ -126,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
           f'ROS {figures["overhead_p50_ms"]:.1f} ms (p95 {figures["overhead_p95_ms"]:.1f}); in the first quarter '
           f'{figures["latency_first_ms"]:.1f} ms, in the last {figures["latency_last_ms"]:.1f} ms')
     if args.json:
-        args.json.write_text(json.dumps(dict(ros=dict(figures, rate=args.rate)), indent=2) + '\n')
+        write_text(args.json, json.dumps(dict(ros=dict(figures, rate=args.rate)), indent=2) + '\n')
     return 0
 
 

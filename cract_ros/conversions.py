@@ -14,6 +14,7 @@ from std_msgs.msg import Header
 from vision_msgs.msg import BoundingBox2D, Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
 from cract_core import encodings
+from cract_core.boxes import check_box
 from cract_ros.msg import TrackState
 
 CLASS_ID = 'target'
@@ -22,14 +23,14 @@ STATES = {'no target': TrackState.NO_TARGET, 'tracking': TrackState.TRACKING, 'u
           'lost': TrackState.LOST, 'paused': TrackState.PAUSED}
 
 
-def to_bgr(message: Image | CompressedImage) -> np.ndarray:
-    """The picture of a message: `encodings.to_bgr` or `compressed_to_bgr`.
+def to_bgr(message: Image | CompressedImage, contrast: encodings.Contrast | None = None) -> np.ndarray:
+    """The picture of a message: `encodings.to_bgr` or `compressed_to_bgr`, with the `contrast` of its topic.
 
     A raw encoding that is not known there is handed to cv_bridge where it is installed.
     """
     if isinstance(message, CompressedImage):
-        return encodings.compressed_to_bgr(message)
-    return encodings.to_bgr(message) if message.encoding in encodings.LAYOUTS else _with_cv_bridge(message)
+        return encodings.compressed_to_bgr(message, contrast)
+    return encodings.to_bgr(message, contrast) if message.encoding in encodings.LAYOUTS else _with_cv_bridge(message)
 
 
 def from_bgr(frame: np.ndarray, header: Header) -> Image:
@@ -50,11 +51,20 @@ def box_from_message(box: BoundingBox2D) -> np.ndarray:
     return np.array([centre.x - box.size_x / 2, centre.y - box.size_y / 2, box.size_x, box.size_y])
 
 
-def boxes_from_message(message: Detection2DArray) -> np.ndarray:
-    """(N, 4) x, y, w, h. Raises ValueError for a rotated box, and for more than MAX_CANDIDATES."""
-    if len(message.detections) > MAX_CANDIDATES:
-        raise ValueError(f'at most {MAX_CANDIDATES} boxes are looked at, got {len(message.detections)}')
-    return np.array([box_from_message(detection.bbox) for detection in message.detections]).reshape(-1, 4)
+def boxes_from_message(message: Detection2DArray, left_out: list[str] | None = None) -> np.ndarray:
+    """(N, 4) x, y, w, h of the detections that are boxes, at most the first MAX_CANDIDATES.
+
+    For each of the others the reason is appended to `left_out`.
+    """
+    boxes, left_out = [], [] if left_out is None else left_out
+    for detection in message.detections:
+        try:
+            if len(boxes) == MAX_CANDIDATES:
+                raise ValueError(f'at most {MAX_CANDIDATES} boxes are looked at, got {len(message.detections)}')
+            boxes.append(check_box(box_from_message(detection.bbox)))
+        except ValueError as error:
+            left_out.append(str(error))
+    return np.array(boxes).reshape(-1, 4)
 
 
 def box_to_message(box) -> BoundingBox2D:

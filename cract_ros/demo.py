@@ -7,7 +7,7 @@ writes `results.txt`, one line x,y,w,h a frame that was answered, the first bein
 """
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import json
 import os
 import random
@@ -29,13 +29,14 @@ from sensor_msgs.msg import Image
 from tqdm import tqdm
 from vision_msgs.msg import Detection2D
 
-from cract_core import cli
+from cract_core import cli, options
 from cract_core.evaluation.metrics import overlaps
 from cract_core.evaluation.sequences import read_boxes, write_boxes
+from cract_core.files import keep_apart
 from cract_core.video import FrameSource, VideoWriter
 from cract_ros import overlay, transport
 from cract_ros.conversions import box_from_message
-from cract_ros.player import parse_box, positive, stamp_ns
+from cract_ros.player import stamp_ns
 
 FRAMES = 300  # of the rendered clip
 PATIENCE = 120.0  # seconds for the tracker to load
@@ -147,7 +148,7 @@ def run(clip: Clip, args, log: Path) -> tuple[Listener, dict]:
             listener.listen()
             if tracker.poll() is not None:
                 raise DemoError(f'the tracker node ended with status {tracker.returncode}: its log above says why')
-        if player.returncode:
+        if player.returncode and not (player.returncode == 2 and log.is_file()):  # 2: some frames could not be read
             raise DemoError(f'the player ended with status {player.returncode}')
         played = json.loads(log.read_text())
         deadline = time.monotonic() + LAST_ANSWER
@@ -219,15 +220,15 @@ def write(clip: Clip, listener: Listener, played: dict, output: Path, rate: floa
 
 def main(argv: list[str] | None = None) -> int:
     """Run the demo; returns the exit status."""
-    parser = argparse.ArgumentParser('cract_ros.demo', description='Track a clip through the ROS 2 node.')
+    parser = options.Parser('cract_ros.demo', description='Track a clip through the ROS 2 node.')
     parser.add_argument('--clip', type=Path, metavar='PATH',
                         help='video file, folder of images or folder with img/ and groundtruth.txt '
                              f'(default: {FRAMES} frames of a rendered aerial scene)')
-    parser.add_argument('--box', type=parse_box, metavar='X,Y,W,H',
+    parser.add_argument('--box', type=options.box, metavar='X,Y,W,H',
                         help='target in the first frame (default: from groundtruth.txt)')
     parser.add_argument('--output', type=Path, default=Path('demo/out.mp4'), metavar='OUT.mp4',
                         help='video to write; results.txt is written beside it (default: demo/out.mp4)')
-    parser.add_argument('--rate', type=positive, metavar='HZ', help="camera rate (default: a video's own, 30 for the rendered scene; images have none: "
+    parser.add_argument('--rate', type=options.rate, metavar='HZ', help="camera rate (default: a video's own, 30 for the rendered scene; images have none: "
                              'the next one is shown when the one before has been answered)')
     parser.add_argument('--wait', action='store_true',
                         help='publish a frame when the one before has been answered, so that none is dropped')
@@ -252,16 +253,23 @@ def main(argv: list[str] | None = None) -> int:
             clip = find_clip(path, args.box)
             if args.clip and clip.path.is_dir() and args.rate is None:
                 args.wait = True
+            keep_apart({'--clip': args.clip}, {'--output': args.output,
+                                               'beside --output': args.output.parent / 'results.txt'})
             args.output.parent.mkdir(parents=True, exist_ok=True)
             listener, played = run(clip, args, Path(folder, 'player.json'))
             if not any(stamp in listener.answers for stamp in played['stamps'][1:]):
                 raise DemoError('no frame was answered')
+            if played['complaint']:  # frames and lines of the truth no longer belong together
+                clip = dataclasses.replace(clip, truth=None)
             write(clip, listener, played, args.output, args.rate)
             print(report(clip, listener, played))
             if not listener.overlay_works:
                 raise DemoError('no overlay image came from the tracker')
             print(f'overlay         {listener.overlay.width}x{listener.overlay.height} received while subscribed')
             print(f'written         {args.output}, {args.output.parent / "results.txt"}')
+            if played['complaint']:
+                print(f'error: {played["complaint"]}', file=sys.stderr)
+                return 2
     except (DemoError, OSError, ValueError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1

@@ -45,7 +45,7 @@ def status(name: str, facts: Facts) -> DiagnosticStatus:
         'images answered': facts.total.answered, 'images lost on the way': facts.total.missed,
         'images that could not be read': facts.total.refused,
         'images dropped for newer ones': facts.total.received - facts.total.answered - facts.total.refused,
-        'images kept': facts.kept}
+        'images kept': facts.kept, 'candidates left out': facts.total.left_out}
     return DiagnosticStatus(level=level, name=name, message=message, hardware_id=facts.topic,
                             values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])
 

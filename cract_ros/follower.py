@@ -11,7 +11,9 @@ import numpy as np
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from std_msgs.msg import Header
 
+from cract_core.boxes import check_box
 from cract_core.config import CPU, TrackerConfig
+from cract_core.encodings import Contrast
 from cract_ros.conversions import to_bgr
 from cract_ros.history import Frame, FrameHistory, catch_up, nanoseconds, text
 
@@ -43,6 +45,17 @@ def load_tracker(config: TrackerConfig, cpu_fallback: bool, log: RcutilsLogger):
         return tracker
 
 
+def _inside(boxes: np.ndarray, image: np.ndarray, left_out: list[str]) -> np.ndarray:
+    """Those of `boxes` (N, 4) that the tracker takes in that image; why not, for each other one, to `left_out`."""
+    kept = []
+    for box in boxes:
+        try:
+            kept.append(check_box(box, image.shape[1::-1]))
+        except ValueError as error:
+            left_out.append(str(error))
+    return np.array(kept).reshape(-1, 4)
+
+
 class Follower:
     """One target, followed through the images of a history."""
 
@@ -57,6 +70,7 @@ class Follower:
         self._view: tuple[np.ndarray, np.ndarray] | None = None  # latest image and box of a target that was not lost
         self._seen = 0  # serial of that image
         self._unseen = 0  # ns since then
+        self._contrast = Contrast()  # of the images
 
     @property
     def state(self) -> str:
@@ -69,7 +83,7 @@ class Follower:
         Returns what is followed, in words. Raises ValueError for a wrong box or stamp: the present target then stays.
         """
         frame = self._history.at(header.stamp)
-        image = to_bgr(frame.message)
+        image = self._picture(frame)
         self._run('init', image, box)
         self._targets += 1
         self.target_id = target_id or str(self._targets)
@@ -79,15 +93,17 @@ class Follower:
         return f'following {self.target_id!r} from x {x:g}, y {y:g}, w {w:g}, h {h:g} ' \
                f'in the image stamped {text(frame.header.stamp)}{self._catch_up(budget)}'
 
-    def consider(self, header: Header, boxes: np.ndarray, budget: float) -> bool:
+    def consider(self, header: Header, boxes: np.ndarray, budget: float, left_out: list[str] | None = None) -> bool:
         """Let the tracker take back a lost target among `boxes` (N, 4) of the image of that stamp, and catch up.
 
-        True if one convinced it. Raises ValueError for an image that is not in the history or is no picture.
+        True if one convinced it. For each box that is none in that image the reason is appended to `left_out`. Raises
+        ValueError for an image that is not in the history or is no picture.
         """
         if self.state != LOST:
             return False
         frame = self._history.at(header.stamp)
-        image = to_bgr(frame.message)
+        image = self._picture(frame)
+        boxes = _inside(boxes, image, [] if left_out is None else left_out)
         estimate = self._run('consider', image, boxes)
         if estimate is None:
             return False
@@ -102,7 +118,7 @@ class Follower:
             return None
         started = time.perf_counter()
         self._done = frame.serial  # an image that is no picture is not asked for again
-        image = to_bgr(frame.message)
+        image = self._picture(frame)
         followed = self.state not in (NO_TARGET, PAUSED)
         estimate = self._update(frame, image) if followed else None
         unseen = frame.serial - self._seen if self.state == LOST else 0
@@ -128,13 +144,16 @@ class Follower:
 
     def _step(self, frame: Frame) -> None:
         try:
-            self._update(frame, to_bgr(frame.message))
+            self._update(frame, self._picture(frame))
         except ValueError as error:
             self._log.warning(f'frame skipped: {error}')
 
     def learn(self) -> None:
         """What the latest answer has put off until it was published."""
         self._run('learn')
+
+    def _picture(self, frame: Frame) -> np.ndarray:
+        return to_bgr(frame.message, self._contrast)
 
     def _update(self, frame: Frame, image: np.ndarray):
         estimate = self._run('answer', image)

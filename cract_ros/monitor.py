@@ -13,6 +13,7 @@ class Counts:
     received: int = 0
     missed: int = 0  # published, but lost on the way
     refused: int = 0  # could not be read as a picture
+    left_out: int = 0  # candidates that are no boxes in the image
     answered: int = 0  # worked on; the rest of those received was replaced by newer ones while the tracker was busy
     busy: float = 0.0  # seconds spent with frames
     ages: list[float] = field(default_factory=list)  # seconds from a frame's stamp to its answer
@@ -60,6 +61,12 @@ class FrameMonitor:
         with self._lock:
             for counts in (self.total, self._window, self._period):
                 counts.refused += 1
+
+    def left_out(self, count: int) -> None:
+        """So many candidates were no boxes in the image."""
+        with self._lock:
+            for counts in (self.total, self._window, self._period):
+                counts.left_out += count
 
     def period(self, now: float) -> tuple[Counts, float]:
         """What was counted since the last call, and in how many seconds."""

@@ -32,7 +32,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 from vision_msgs.msg import BoundingBox2D, Detection2D, Detection2DArray
 
-from cract_ros import bearing, conversions, diagnostics, parameters, transport
+from cract_ros import bearing, conversions, diagnostics, parameters, publishers, transport
 from cract_ros.executor import CallbackPool
 from cract_ros.follower import LOST, Follower, load_tracker
 from cract_ros.history import FrameHistory
@@ -84,6 +84,7 @@ class TrackerNode(LifecycleNode):
         self._tracker_services, self._boxes = [], None
         # from on_activate to on_deactivate
         self._subscription, self._others = None, []
+        self._said: dict[str, str] = {}  # of `_mismatches`
         self._camera: bearing.Camera | None = None
         self._candidates = Detection2DArray()  # the latest
         # of the worker thread
@@ -261,15 +262,28 @@ class TrackerNode(LifecycleNode):
                           target_id=self._follower.target_id, kept=len(self._history))
         if self._subscription is not None:
             topic = self._subscription.topic_name
-            publishers = self.count_publishers(topic)
-            facts |= dict(topic=topic, publishers=publishers, silence=now - self._monitor.latest,
+            count = self.count_publishers(topic)
+            facts |= dict(topic=topic, publishers=count, silence=now - self._monitor.latest,
                           timeout=self._config.image_timeout)
-            if advice := self._monitor.judge(now, publishers):
+            advice = self._monitor.judge(now, count)
+            wrong = self._mismatches()
+            facts['problem'] = wrong.get('image', self._problem)
+            if advice and 'image' not in wrong:
                 self.get_logger().warning(advice)
         status = diagnostics.status(self.get_fully_qualified_name(), diagnostics.Facts(**facts))
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
+
+    def _mismatches(self) -> dict[str, str]:
+        """Topics of which nothing can be heard -> why; each reason is logged when it is new."""
+        named = zip(('image', 'camera_info', 'depth', 'candidates'), (self._subscription, *self._others))
+        wrong = publishers.mismatches(self, [publishers.listened(*pair) for pair in named])
+        for name, sentence in wrong.items():
+            if self._said.get(name) != sentence:
+                self.get_logger().error(sentence)
+        self._said = wrong
+        return wrong
 
     # The worker thread
 
@@ -354,16 +368,21 @@ class TrackerNode(LifecycleNode):
         """A lost target may be among the candidates."""
         if not self._active or self._follower.state != LOST:
             return
-        candidates = self._candidates
+        candidates, left_out = self._candidates, []
         try:
-            boxes = conversions.boxes_from_message(candidates)
-            found = self._follower.consider(candidates.header, boxes, self._config.catch_up)
+            boxes = conversions.boxes_from_message(candidates, left_out)
+            found = self._follower.consider(candidates.header, boxes, self._config.catch_up, left_out)
         except ValueError as error:
             self.get_logger().warning(f'candidates refused: {error}', throttle_duration_sec=THROTTLE)
             return
+        count = len(candidates.detections)
+        if left_out:
+            self._monitor.left_out(len(left_out))
+            self.get_logger().warning(f'{len(left_out)} of {count} candidates left out: {left_out[0]}',
+                                      throttle_duration_sec=THROTTLE)
         if found:
             self._was_lost = False
-            self.get_logger().info(f'target {self._follower.target_id!r} found again among {len(boxes)} candidates')
+            self.get_logger().info(f'target {self._follower.target_id!r} found again among {count} candidates')
             self._answer()  # the newest image, where the candidates belong to an older one
 
     def _reset(self) -> bool:

@@ -80,7 +80,10 @@ class Outputs:
         distance = None
         depth = depths.nearest(answer.header.stamp)
         if depth is not None and _at_the_same_time(answer.header, depth.header):
-            distance = bearing.distance_along(depth.message, box, size)
+            try:
+                distance = bearing.distance_along(depth.message, box, size)
+            except ValueError as error:
+                self._node.get_logger().warning(f'no distance: {error}', throttle_duration_sec=THROTTLE)
         if distance is not None:
             place = PointStamped(header=answer.header)
             place.point.x, place.point.y, place.point.z = (rays[0] / rays[0, 2] * distance).tolist()

@@ -7,7 +7,6 @@ rate, like a camera that waits for nobody, or with --wait as fast as the tracker
 """
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
@@ -26,6 +25,8 @@ from std_msgs.msg import Header
 from tqdm import tqdm
 from vision_msgs.msg import Detection2D
 
+from cract_core import options
+from cract_core.files import check_place, keep_apart, write_text
 from cract_core.video import FrameSource
 from cract_ros import transport
 from cract_ros.conversions import box_to_message, from_bgr
@@ -131,40 +132,24 @@ def read_ahead(source: FrameSource, limit: int | None, depth: int = 32) -> Itera
         yield item
 
 
-def parse_box(text: str) -> np.ndarray:
-    """`x,y,w,h` -> (4,) float64."""
-    try:
-        box = np.array([float(value) for value in text.split(',')])
-    except ValueError:
-        box = np.empty(0)
-    if box.shape != (4,) or not np.isfinite(box).all() or (box[2:] <= 0).any():
-        raise argparse.ArgumentTypeError(f'expected x,y,w,h in pixels with w and h above 0, got {text!r}')
-    return box
-
-
-def positive(text: str) -> float:
-    """A rate: a finite number above 0."""
-    value = float(text)
-    if not 0 < value < 1e4:
-        raise argparse.ArgumentTypeError(f'expected a rate above 0 Hz, got {text}')
-    return value
-
-
 def main(argv: list[str] | None = None) -> int:
     """Play one clip; returns the exit status."""
-    parser = argparse.ArgumentParser('cract_ros.player', description='Play a clip as a camera topic.')
-    parser.add_argument('clip', type=Path, help='video file or folder of images')
-    parser.add_argument('--box', type=parse_box, required=True, metavar='X,Y,W,H', help='target in the first frame')
+    parser = options.Parser('cract_ros.player', description='Play a clip as a camera topic.')
+    parser.add_argument('clip', help='video file or folder of images')
+    parser.add_argument('--box', type=options.box, required=True, metavar='X,Y,W,H', help='target in the first frame')
     parser.add_argument('--id', default='', help="the target's id (default: given by the tracker)")
-    parser.add_argument('--rate', type=positive, metavar='HZ', help="frames a second (default: the clip's own)")
+    parser.add_argument('--rate', type=options.rate, metavar='HZ', help="frames a second (default: the clip's own)")
     parser.add_argument('--wait', action='store_true', help='publish a frame when the one before has been answered')
-    parser.add_argument('--frames', type=int, metavar='N', help='stop after N frames')
+    parser.add_argument('--frames', type=options.positive, metavar='N', help='stop after N frames')
     parser.add_argument('--tracker', default='tracker', help='name of the tracker node (default: tracker)')
     parser.add_argument('--log', type=Path, metavar='FILE.json', help='write the stamps of the frames')
     args, ros_args = parser.parse_known_args(argv)
     transport.use_profile()
     rclpy.init(args=ros_args)
     try:
+        keep_apart({'CLIP': args.clip}, {'--log': args.log})
+        if args.log:
+            check_place(args.log)
         with FrameSource(args.clip) as source:
             player = Player(args.tracker)
             frames = read_ahead(source, args.frames)
@@ -173,7 +158,11 @@ def main(argv: list[str] | None = None) -> int:
             played = tqdm(frames, total=total, initial=1, unit='frame', desc='playing', disable=None)
             player.play(played, args.rate or source.fps, args.wait)
             if args.log:
-                args.log.write_text(json.dumps({'stamps': player.stamps, 'init_seconds': player.init_seconds}))
+                write_text(args.log, json.dumps({'stamps': player.stamps, 'init_seconds': player.init_seconds,
+                                                 'complaint': source.complaint}))
+            if source.complaint:
+                print(f'error: {source.complaint}', file=sys.stderr)
+                return 2
     except (PlayerError, OSError, ValueError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1

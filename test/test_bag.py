@@ -68,7 +68,7 @@ def clip(tmp_path_factory, weights):
         cv2.imwrite(str(folder / f'{index}.png'), one.image)
     box = ','.join(f'{value:.3f}' for value in rendered[0].box)
     options = ['--box', box, '--weights', weights, *QUICK]
-    results = folder / 'boxes.txt'
+    results = tmp_path_factory.mktemp('boxes') / 'boxes.txt'
     assert cli.main(['track', str(folder), *options, '--results', str(results)]) == 0
     return SimpleNamespace(frames=[one.image for one in rendered], options=options, folder=folder,
                            text=results.read_text(), boxes=np.loadtxt(results, delimiter=','))

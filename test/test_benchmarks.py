@@ -69,7 +69,7 @@ def test_the_tables_are_complete():
     assert len(tables.OTB_ATTRIBUTES) == BENCHMARKS['otb2015'].total == 100
     assert {name.split('-')[0] for name in tables.OTB_ATTRIBUTES if '-' in name} == {'Human4', 'Jogging', 'Skating2'}
     assert {name: last - first + 1 for name, (first, last) in tables.OTB_RANGES.items()} == dict(
-        David=471, Diving=215, Football1=74, Freeman3=460, Freeman4=283)
+        David=471, Diving=215, Football1=74, Freeman3=460, Freeman4=283, Tiger1=349)
     assert len(tables.UAV123_RANGES) == BENCHMARKS['uav123'].total == 123
     assert sum(last - first + 1 for _, first, last in tables.UAV123_RANGES.values()) == 112578  # as its paper says
     assert len(set(tables.LASOT_TEST)) == BENCHMARKS['lasot'].total == 280

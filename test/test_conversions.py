@@ -128,7 +128,7 @@ def test_yuv422_of_odd_width_is_refused():
 
 
 @pytest.mark.skipif(conversions.find_spec('cv_bridge') is not None, reason='cv_bridge is installed')
-@pytest.mark.parametrize('encoding', ['nv21', '', 'rgb9000'])
+@pytest.mark.parametrize('encoding', ['nv61', '', 'rgb9000'])
 def test_an_unknown_encoding_is_named(encoding):
     with pytest.raises(ValueError, match=f"'{encoding}'.*cv_bridge"):
         conversions.to_bgr(message(PIXELS, encoding))

@@ -22,7 +22,8 @@ from cract_core.synthetic import generate
 from cract_core.video import FrameSource
 from cract_ros.bench import to_and_fro
 from cract_ros.demo import DemoError, find_clip
-from cract_ros.player import parse_box, read_ahead
+from cract_core import options
+from cract_ros.player import read_ahead
 
 FRAMES = 20
 
@@ -128,7 +129,7 @@ def test_the_truth_is_found_beside_the_images(clip, name):
 
 
 def test_a_given_box_goes_before_the_truth(clip):
-    np.testing.assert_array_equal(find_clip(clip, parse_box('1,2,3,4')).box, [1, 2, 3, 4])
+    np.testing.assert_array_equal(find_clip(clip, options.box('1,2,3,4')).box, [1, 2, 3, 4])
 
 
 def test_truth_of_another_length_is_refused(clip, tmp_path):

@@ -226,8 +226,28 @@ def test_candidates_become_boxes_up_to_a_limit():
     one = Detection2D(bbox=conversions.box_to_message(BOX))
     np.testing.assert_array_equal(conversions.boxes_from_message(Detection2DArray(detections=[one, one])), [BOX, BOX])
     assert conversions.boxes_from_message(Detection2DArray()).shape == (0, 4)
-    with pytest.raises(ValueError, match='at most 100 boxes are looked at, got 101'):
-        conversions.boxes_from_message(Detection2DArray(detections=[one] * 101))
+    left_out = []
+    assert len(conversions.boxes_from_message(Detection2DArray(detections=[one] * 101), left_out)) == 100
+    assert left_out == ['at most 100 boxes are looked at, got 101']
+
+
+def test_a_bad_box_among_candidates_leaves_the_good_ones():
+    rows = [(np.nan, 5, 9, 9, 0), (5, 5, 0, 9, 0), (50, 5, 9, 9, 0), (5, 5, 9, 9, 0.3), (5, np.inf, 9, 9, 0),
+            (900, 5, 9, 9, 0), (5, 5, 9, -4, 0), (1e9, 5, 9, 9, 0)]
+    message = Detection2DArray()
+    for x, y, w, h, theta in rows:
+        box = conversions.box_to_message((x, y, w, h))
+        box.center.theta = float(theta)
+        message.detections.append(Detection2D(bbox=box))
+    scene, left_out = Scene(ScriptedTracker(State.LOST, State.TRACKING)), []
+    scene.show(1)
+    scene.init()
+    scene.show(2)
+    assert scene.follower.answer().state == 'lost'
+    boxes = conversions.boxes_from_message(message, left_out)
+    message.header.stamp.sec = 2
+    assert scene.follower.consider(message.header, boxes, 100.0, left_out)
+    assert len(left_out) == len(rows) - 1 and 'outside' in left_out[-1]
 
 
 # The GPU fails

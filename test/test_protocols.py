@@ -525,14 +525,15 @@ def test_the_report_is_one_page_with_every_figure(report):
 
 
 def test_a_benchmark_that_withholds_its_truth_has_a_report_of_speed(tmp_path, capsys):
-    clip = tmp_path / 'test' / 'GOT-10k_Test_000001'
+    data = tmp_path / 'data'
+    clip = data / 'test' / 'GOT-10k_Test_000001'
     write_clip(clip, 5, 0)
     for image in (clip / 'img').iterdir():
         image.rename(clip / image.name)
     (clip / 'img').rmdir()
     (clip / 'groundtruth.txt').write_text('40,50,16,16\n')
-    (tmp_path / 'test' / 'list.txt').write_text(clip.name + '\n')
-    assert cli.main(['eval', str(tmp_path), '--benchmark', 'got10k-test', '--tracker', 'kcf', '--threads', '1',
+    (data / 'test' / 'list.txt').write_text(clip.name + '\n')
+    assert cli.main(['eval', str(data), '--benchmark', 'got10k-test', '--tracker', 'kcf', '--threads', '1',
                      '--report', str(tmp_path / 'report')]) == 0
     text = (tmp_path / 'report' / 'report.html').read_text()
     page = Page(text)

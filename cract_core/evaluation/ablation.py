@@ -25,6 +25,7 @@ from tqdm import tqdm
 from .. import __version__, discriminator
 from ..backbone import PHI4_CHANNELS, conv_norm
 from ..config import TrackerConfig
+from ..files import write_text
 from ..model import CHANNELS, CractModel, Refined, Template, load_weights, save_weights
 from ..refine import apply_offsets
 from ..roi_align import roi_align
@@ -230,9 +231,9 @@ def run(args: argparse.Namespace, base: TrackerConfig) -> int:
                    training=dict(fresh=ablation.fresh, steps=args.steps, batch=args.batch, images=args.images)
                    if ablation.fresh else None,
                    **measure(specs, sequences, output, args.jobs), environment=runner.environment())
-    (output / f'{args.name}.json').write_text(json.dumps(figures, indent=2) + '\n')
+    write_text(output / f'{args.name}.json', json.dumps(figures, indent=2) + '\n')
     text = markdown(figures)
-    (output / f'{args.name}.md').write_text(text)
+    write_text(output / f'{args.name}.md', text)
     print(text, end='')
     return 0
 
@@ -286,6 +287,8 @@ def measure(specs: Mapping[tuple[str, int], VariantSpec], sequences: list[Sequen
     auc, precision, seconds = ({key: [0.0] * len(work) for key in specs} for _ in range(3))
     with tqdm(total=sum(job.frames for job in work), unit='frame', disable=None) as bar:
         for index, done in execute_stored('ope', work, Store(output / 'runs'), jobs, progress=bar.update):
+            if isinstance(done, Exception):
+                raise done
             for key, spec in specs.items():
                 figures = runner.summarize(done[spec.name].run, sequences[index])
                 auc[key][index], precision[key][index] = figures['auc'], figures['precision']

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Iterator
 
 import cv2
 import numpy as np
 
+from ..encodings import Contrast
 from ..video import read_image
 from . import metrics
 from .runner import Run
@@ -59,11 +61,12 @@ class AbsenceSequence(Sequence):
 
     def frames(self) -> Iterator[np.ndarray]:
         size, painter = None, Painter()
+        contrasts = defaultdict(Contrast)   # own and other frames are of different cameras
         kinds = np.full(len(self.images), '', object)
         for stretch in self.stretches:
             kinds[stretch.start:stretch.start + stretch.length] = stretch.kind
         for path, box, kind in zip(self.images, self.boxes, kinds):
-            frame = read_image(path)
+            frame = read_image(path, contrasts[path.parent])
             size = size or frame.shape[1::-1]
             if kind == 'painted':
                 frame = painter.paint(frame, box)

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..config import TrackerConfig
+from ..files import write_text
 from ..runtime import choose_runtime
 from ..synthetic import generate
 from ..weights_file import read_weights
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         return subprocess.run([sys.executable, '-m', 'cract_ros.bench', *options], check=False).returncode
     if args.frames <= WARM_UP:
         raise ValueError(f'--frames must be above {WARM_UP}, got {args.frames}')
-    sequences = read_folders(args.root) if args.root else []
+    load, sequences = runner.OtherLoad(), read_folders(args.root) if args.root else []
     ours = {name: TrackerSpec('cract', _config(config, name)) for name in args.runtimes or installed(config)}
     peers = {name: TrackerSpec(name, TrackerConfig(), tuple(
         str((args.peers or Path()) / file) for file in NETWORK_FILES.get(name, ()))) for name in args.tracker}
@@ -111,10 +112,12 @@ def run(args: argparse.Namespace) -> int:
                 one['auc'] = _in_child(cores, accuracy, spec, sequences)
         print(f'{name:20}{one["rss_mb"]:9.0f}' + (f'{one["gflop"]:8.2f}{one["peak_share"]:13.0%}' if 'gflop' in one else '')
               + (f'{one["auc"]:8.4f}' if 'auc' in one else ''), flush=True)
+    if sentence := load.sentence():
+        print(sentence, file=sys.stderr)
     if args.json:
-        report |= dict(runs=runs, peak_gflops=peak, version=__version__, environment=runner.environment(),
+        report |= dict(runs=runs, peak_gflops=peak, version=__version__, environment=runner.environment(load),
                        root=args.root)
-        args.json.write_text(json.dumps(report, indent=2) + '\n')
+        write_text(args.json, json.dumps(report, indent=2) + '\n')
     return 0
 
 

@@ -6,7 +6,8 @@ included.
 from __future__ import annotations
 
 # OTB-2015 (Wu, Lim, Yang: Object Tracking Benchmark): sequences whose annotation covers only a range of the images.
-OTB_RANGES = {'David': (300, 770), 'Diving': (1, 215), 'Football1': (1, 74), 'Freeman3': (1, 460), 'Freeman4': (1, 283)}
+OTB_RANGES = {'David': (300, 770), 'Diving': (1, 215), 'Football1': (1, 74), 'Freeman3': (1, 460), 'Freeman4': (1, 283),
+              'Tiger1': (6, 354)}
 
 # The 100 targets of OTB-2015 (TB-100) with the attributes that its authors gave them: illumination variation (IV),
 # scale variation (SV), occlusion (OCC), deformation (DEF), motion blur (MB), fast motion (FM), in-plane and

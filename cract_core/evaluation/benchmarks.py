@@ -13,9 +13,10 @@ from typing import Callable, Iterator
 
 import numpy as np
 
+from ..files import read_text
 from ..video import list_images
 from . import benchmark_tables as tables
-from .sequences import Sequence
+from .sequences import Sequence, numbers, paired, read_all
 
 Reader = Callable[[], Sequence]
 
@@ -34,10 +35,11 @@ class Benchmark:
     archive: bool = False                           # results are handed in as one zip file
 
 
-def read_benchmark(name: str, root, only: tuple[str, ...] = (), limit: int | None = None) -> list[Sequence]:
+def read_benchmark(name: str, root, only: tuple[str, ...] = (), limit: int | None = None,
+                   left_out: dict[str, str] | None = None) -> list[Sequence]:
     """The sequences of the benchmark `name` below `root`, in the benchmark's order.
 
-    `only` keeps the named ones, `limit` the first so many.
+    `only` keeps the named ones, `limit` the first so many; `left_out`: see `sequences.read_all`.
     """
     benchmark, root = BENCHMARKS[name], Path(root)
     if not root.is_dir():
@@ -49,8 +51,8 @@ def read_benchmark(name: str, root, only: tuple[str, ...] = (), limit: int | Non
         if wanted not in readers:
             raise ValueError(f'no sequence {wanted!r} of {benchmark.title} in {root}; there are '
                              f'{", ".join(list(readers)[:8])}{" and others" if len(readers) > 8 else ""}')
-    chosen = [reader for known, reader in readers.items() if not only or known in only]
-    return [reader() for reader in chosen[:limit]]
+    chosen = [known for known in readers if not only or known in only][:limit]
+    return read_all({known: readers[known] for known in chosen}, left_out)
 
 
 def _otb(root: Path) -> Iterator[tuple[str, Reader]]:
@@ -70,6 +72,8 @@ def _otb_sequence(folder: Path, path: Path, name: str, attributes: tuple[str, ..
         first, last = tables.OTB_RANGES[name]
         by_number = {int(image.stem): image for image in list_images(folder / 'img') if image.stem.isdecimal()}
         images = _numbered(by_number, first, last, folder / 'img')
+        if len(truth) == last:  # Tiger1 is annotated from its first frame on, but used from the sixth
+            truth = truth[first - 1:]
     else:
         images = list_images(folder / 'img')
     return _sequence(name, images, truth, path, attributes=attributes)
@@ -141,7 +145,7 @@ def _vot_sequence(folder: Path) -> Sequence:
                              f'got {len(values)} numbers')
         regions.append(polygon(values))
     images = list_images(folder / 'color' if (folder / 'color').is_dir() else folder)
-    attributes = tuple(sorted(tag.stem for tag in folder.glob('*.tag') if '1' in tag.read_text().split()))
+    attributes = tuple(sorted(tag.stem for tag in folder.glob('*.tag') if '1' in read_text(tag).split()))
     return _sequence(folder.name, images, np.array([polygon_to_box(region) for region in regions]), path,
                      regions=tuple(regions), attributes=attributes)
 
@@ -168,7 +172,7 @@ def _got10k_sequence(folder: Path) -> Sequence:
     meta = folder / 'meta_info.ini'
     if not meta.is_file():
         raise FileNotFoundError(f'no file {meta}: expected a line "resolution: (width, height)" in it')
-    found = re.search(r'^resolution:\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)', meta.read_text(), re.MULTILINE)
+    found = re.search(r'^resolution:\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)', read_text(meta), re.MULTILINE)
     if not found:
         raise ValueError(f'{meta}: expected a line "resolution: (width, height)"')
     return _sequence(folder.name, list_images(folder), truth, path, frame_size=(int(found[1]), int(found[2])))
@@ -282,10 +286,8 @@ def polygon_to_box(corners: np.ndarray) -> np.ndarray:
 
 
 def _sequence(name: str, images: list[Path], truth: np.ndarray, path: Path, **rest) -> Sequence:
-    if len(images) != len(truth):
-        raise ValueError(f'{path} has {len(truth)} lines and {images[0].parent} {len(images)} frames of the sequence: '
-                         'expected one line a frame')
-    return Sequence(name, tuple(images), truth, **rest)
+    return paired(name, images, truth, f'{path} has {len(truth)} lines and {images[0].parent} {len(images)} frames of '
+                  'the sequence: expected one line a frame', **rest)
 
 
 def _withheld(name: str, images: list[Path], path: Path) -> Sequence:
@@ -324,12 +326,12 @@ def _lines(path: Path, expected: str, first: int | None = None) -> Iterator[tupl
     """Line number and numbers of every line; commas, tabs and blanks separate. Only the `first` so many are numbers."""
     if not path.is_file():
         raise FileNotFoundError(f'no file {path}: expected lines of {expected}')
-    lines = path.read_text().rstrip().splitlines()
+    lines = read_text(path).rstrip().splitlines()
     if not lines:
         raise ValueError(f'{path} is empty: expected lines of {expected}')
     for number, line in enumerate(lines, 1):
         try:
-            yield number, [float(value) for value in re.split(r'\s*,\s*|\s+', line.strip())[:first]]
+            yield number, numbers(line, first)
         except ValueError:
             raise ValueError(f'{path}, line {number}: expected {expected}, got {line.strip()[:60]!r}') from None
 
@@ -337,7 +339,7 @@ def _lines(path: Path, expected: str, first: int | None = None) -> Iterator[tupl
 def _listed(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f'no file {path}: expected the names of the sequences, one a line')
-    return path.read_text().split()
+    return read_text(path).split()
 
 
 def _folders(root: Path) -> list[Path]:

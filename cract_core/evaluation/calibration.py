@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..boxes import iou, xywh_to_xyxy
+from .. import options
 from ..config import TrackerConfig
 from ..presence import probability
 from ..tracker import Tracker
@@ -63,11 +64,11 @@ def fit(scores: list[np.ndarray], right: list[np.ndarray]) -> tuple[float, float
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `cract calibrate`, without those of the tracker."""
     parser.add_argument('root', metavar='ROOT', help='folder of <set>/<sequence> folders that is not used to measure')
-    parser.add_argument('--splices', type=int, default=2, metavar='N',
+    parser.add_argument('--splices', type=options.positive, default=2, metavar='N',
                         help='times that each sequence is run, with absences elsewhere (default: 2)')
-    parser.add_argument('--rendered', type=int, default=4, metavar='N',
+    parser.add_argument('--rendered', type=options.natural, default=4, metavar='N',
                         help='rendered clips besides them, of 240 frames (default: 4)')
-    parser.add_argument('--rendered-seed', type=int, default=1, metavar='N', help='of the first clip (default: 1)')
+    parser.add_argument('--rendered-seed', type=options.natural, default=1, metavar='N', help='of the first clip (default: 1)')
 
 
 def run(args: argparse.Namespace, config: TrackerConfig) -> int:
@@ -90,7 +91,11 @@ def run(args: argparse.Namespace, config: TrackerConfig) -> int:
             total=len(sequences) * args.splices + args.rendered, unit='run', disable=None) as bar:
         for seed in range(args.splices):
             for sequence in sequences:
-                add(sequence.name, absence.splice(sequence, sequences, seed))
+                try:
+                    spliced = absence.splice(sequence, sequences, seed)
+                except ValueError:  # too short for an absence: it counts as it is
+                    spliced = sequence
+                add(sequence.name, spliced)
                 bar.update()
         for seed in range(args.rendered_seed, args.rendered_seed + args.rendered):
             clip = Path(folder, str(seed))

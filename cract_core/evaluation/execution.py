@@ -30,7 +30,7 @@ from .sequences import Sequence
 from .stages import StagesRun, run_stages
 from .streaming import StreamRun, run_stream
 
-NOT_MEASURING = ('cli.py', 'video.py', 'synthetic.py', 'training', 'report.py', 'execution.py',
+NOT_MEASURING = ('cli.py', 'options.py', 'files.py', 'video.py', 'synthetic.py', 'training', 'report.py', 'execution.py',
                  'search.py', 'against.py')  # no part of an answer
 
 
@@ -85,7 +85,7 @@ class Job:
     def key(self, spec: TrackerSpec) -> str:
         """What the run of `spec` depends on, as a digest."""
         sequence = self.sequence
-        files = [(path.name, path.stat().st_size) for path in sequence.images]
+        files = [(path.name, path.stat().st_size if path.exists() else None) for path in sequence.images]
         rest = {name: value.tobytes().hex() if isinstance(value, np.ndarray) else repr(value)
                 for name, value in sorted(vars(sequence).items()) if name != 'images'}
         trace = self.traces[spec.name] if self.traces else None
@@ -99,6 +99,9 @@ class Done:
 
     run: Run | StagesRun
     machine: str
+
+
+Outcome = dict[str, Done] | ValueError | OSError    # of a job: tracker name -> result, or why the sequence has none
 
 
 @functools.lru_cache(maxsize=None)
@@ -122,9 +125,19 @@ def run_job(job: Job, progress: Callable[[], object] = lambda: None) -> dict[str
     return done
 
 
+def try_job(job: Job, progress: Callable[[], object] = lambda: None) -> Outcome:
+    """As `run_job`; what is wrong with the sequence is returned, so that it does not end all others."""
+    try:
+        return run_job(job, progress)
+    except (ValueError, OSError) as error:
+        return error
+    except cv2.error as error:
+        return ValueError(f'{job.sequence.name}: OpenCV: {" ".join(str(error).split())}')
+
+
 def execute(jobs: list[Job], workers: int = 1, ray_address: str | None = None,
-            progress: Callable[[int], object] = lambda count: None) -> Iterator[tuple[int, dict[str, Done]]]:
-    """Run all jobs; yields (position in `jobs`, results) as they are finished.
+            progress: Callable[[int], object] = lambda count: None) -> Iterator[tuple[int, Outcome]]:
+    """Run all jobs; yields (position in `jobs`, outcome) as they are finished.
 
     workers: processes on this machine; 1 runs them here, one after the other. ray_address: 'auto' or the address of a
     Ray cluster, whose machines must see the images under the same paths. `progress` is told the frames done: one by
@@ -134,13 +147,13 @@ def execute(jobs: list[Job], workers: int = 1, ray_address: str | None = None,
         yield from _execute_on_ray(jobs, ray_address, progress)
     elif workers == 1:
         for index, job in enumerate(jobs):
-            yield index, run_job(job, lambda: progress(1))
+            yield index, try_job(job, lambda: progress(1))
     else:
         # 'spawn': a forked copy of a process that has used torch's threads may hang
         # an interruption from the keyboard reaches the workers too, and ends them at once and without a word
         with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), signal.signal,
                                  (signal.SIGINT, signal.SIG_DFL)) as pool:
-            waiting = {pool.submit(run_job, job): index for index, job in enumerate(jobs)}
+            waiting = {pool.submit(try_job, job): index for index, job in enumerate(jobs)}
             try:
                 for future in as_completed(waiting):
                     index = waiting[future]
@@ -151,14 +164,14 @@ def execute(jobs: list[Job], workers: int = 1, ray_address: str | None = None,
                 raise
 
 
-def _execute_on_ray(jobs: list[Job], address: str, progress) -> Iterator[tuple[int, dict[str, Done]]]:
+def _execute_on_ray(jobs: list[Job], address: str, progress) -> Iterator[tuple[int, Outcome]]:
     try:
         import ray
     except ImportError as error:
         raise ValueError('--ray needs the package ray: pip install "cract_ros[ray]"') from error
     ray.init(address=address, log_to_driver=False, logging_level='ERROR')
     try:
-        remote = ray.remote(num_cpus=1, max_retries=2)(run_job)
+        remote = ray.remote(num_cpus=1, max_retries=2)(try_job)
         waiting = {remote.remote(job): index for index, job in enumerate(jobs)}
         while waiting:
             ready, _ = ray.wait(list(waiting))
@@ -188,8 +201,11 @@ class Store:
         path = self.path(protocol, spec.name, job.sequence.name)
         if not path.is_file():
             return None
-        kept = json.loads(path.read_text())
-        if kept['key'] != job.key(spec):
+        try:
+            kept = json.loads(path.read_bytes())
+            if kept['key'] != job.key(spec):
+                return None
+        except (ValueError, KeyError, TypeError):  # no run that this store wrote
             return None
         if job.every is not None:
             return Done(StagesRun(np.array(kept['frames']), {stage: np.array(values) for stage, values
@@ -222,7 +238,7 @@ class Store:
 
 def execute_stored(protocol: str, jobs: list[Job], store: Store | None = None, workers: int = 1,
                    ray_address: str | None = None, progress: Callable[[int], object] = lambda count: None
-                   ) -> Iterator[tuple[int, dict[str, Done]]]:
+                   ) -> Iterator[tuple[int, Outcome]]:
     """`execute`, but a run that the store has is taken from it, and each new one goes there at once.
 
     Yields (position in `jobs`, results of all its trackers) in the order in which they are complete.
@@ -242,6 +258,9 @@ def execute_stored(protocol: str, jobs: list[Job], store: Store | None = None, w
             yield index, ready[index]
     for position, results in execute(todo, workers, ray_address, progress):
         index = places[position]
+        if isinstance(results, Exception):
+            yield index, results
+            continue
         ready[index].update(results)
         if store is not None:
             for spec in todo[position].specs:

@@ -7,6 +7,7 @@ a camera's clock (see `streaming`), next to the usual pass. `stages`: with the t
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +15,10 @@ from typing import Callable, Mapping, NamedTuple
 
 import numpy as np
 
+from ..files import read_text, write_text
 from . import absence, execution, runner, stages
 from .execution import Done, Job, Store, TrackerSpec
-from .sequences import Sequence
+from .sequences import Sequence, raise_or_note, read_all
 
 PROTOCOLS = ('ope', 'absence', 'streaming', 'stages')
 RESAMPLES = 1000        # of the bootstrap
@@ -50,11 +52,12 @@ class Measured:
     done: dict[str, dict[str, list[Done]]] = field(default_factory=dict)
 
 
-def plan(specs, sequences: list[Sequence], pool: list[Sequence], options: Options) -> dict[str, list[Job]]:
+def plan(specs, sequences: list[Sequence], pool: list[Sequence], options: Options,
+         left_out: dict[str, str] | None = None) -> dict[str, list[Job]]:
     """The jobs of every protocol; `pool` lends the frames of the absence protocol.
 
-    ValueError where times would be measured while several runs share the machine, and for a tracker whose last box
-    cannot be set in the stages protocol.
+    A sequence into which no absence fits is noted in `left_out` where that is given. ValueError where times would be
+    measured while several runs share the machine, and for a tracker whose last box cannot be set in the stages protocol.
     """
     if 'streaming' in options.protocols and options.trace is None and (options.workers > 1 or options.ray_address):
         raise ValueError('the streaming protocol measures latency, which several runs at a time would spoil: '
@@ -67,7 +70,9 @@ def plan(specs, sequences: list[Sequence], pool: list[Sequence], options: Option
     if 'ope' in options.protocols or 'streaming' in options.protocols:
         jobs['ope'] = [Job(sequence, specs) for sequence in sequences]
     if 'absence' in options.protocols:
-        jobs['absence'] = [Job(absence.splice(sequence, pool, options.seed), specs) for sequence in sequences]
+        readers = {sequence.name: functools.partial(absence.splice, sequence, pool, options.seed)
+                   for sequence in sequences}
+        jobs['absence'] = [Job(sequence, specs) for sequence in read_all(readers, left_out)]
     if 'streaming' in options.protocols:
         jobs['streaming'] = [Job(sequence, specs, options.rate, _traces(specs, sequence, options.trace))
                              for sequence in sequences]
@@ -78,17 +83,29 @@ def plan(specs, sequences: list[Sequence], pool: list[Sequence], options: Option
 
 def measure(specs: tuple[TrackerSpec, ...], jobs: dict[str, list[Job]], options: Options,
             progress: Callable[[int], object] = lambda count: None,
-            finished: Callable[[str, Sequence, dict[str, Done]], object] = lambda *_: None) -> Measured:
-    """Run all jobs; `finished` is told every sequence that is complete."""
+            finished: Callable[[str, Sequence, dict[str, Done]], object] = lambda *_: None,
+            left_out: dict[str, str] | None = None) -> Measured:
+    """Run all jobs; `finished` is told every sequence that is complete.
+
+    One that cannot be measured, such as for a damaged frame, is noted in `left_out` with the reason; without that, and
+    where no sequence of a protocol can be measured, the error is raised.
+    """
     measured = Measured(specs, options)
     for protocol, some in jobs.items():
         results: list[dict[str, Done]] = [{} for _ in some]
+        error = None
         for index, done in execution.execute_stored(protocol, some, options.store, options.workers,
                                                     options.ray_address, progress):
+            if isinstance(done, Exception):
+                error = done
+                raise_or_note(error, some[index].sequence.name, left_out)
+                continue
             results[index] = done
             finished(protocol, some[index].sequence, done)
-        measured.sequences[protocol] = [job.sequence for job in some]
-        measured.done[protocol] = {spec.name: [done[spec.name] for done in results] for spec in specs}
+        if error is not None and not any(results):
+            raise error
+        measured.sequences[protocol] = [job.sequence for job, done in zip(some, results) if done]
+        measured.done[protocol] = {spec.name: [done[spec.name] for done in results if done] for spec in specs}
     return measured
 
 
@@ -216,7 +233,7 @@ def trace_of(measured: Measured) -> dict:
 
 def write_trace(path, measured: Measured) -> None:
     """Write `trace_of` as JSON: {"rate", "trackers": {tracker: {sequence: {frame: seconds}}}}; frame 0 is init."""
-    Path(path).write_text(json.dumps(trace_of(measured), indent=1) + '\n')
+    write_text(path, json.dumps(trace_of(measured), indent=1) + '\n')
 
 
 def read_trace(path) -> Trace:
@@ -225,7 +242,7 @@ def read_trace(path) -> Trace:
     if not path.is_file():
         raise FileNotFoundError(f'no file {path}: expected a latency trace of an earlier streaming run')
     try:
-        trackers = json.loads(path.read_text())['trackers']
+        trackers = json.loads(read_text(path))['trackers']
         trace = {tracker: {sequence: {int(frame): float(seconds) for frame, seconds in latencies.items()}
                            for sequence, latencies in sequences.items()} for tracker, sequences in trackers.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import itertools
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..files import write_text
 from ..video import draw_estimate
-from . import absence, metrics
+from . import absence, metrics, runner
 from .protocols import Measured, trusts_of
 from .sequences import Sequence
 
@@ -22,6 +24,10 @@ COLORS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#7f
 TRUTH_COLOR = '#ffffff'
 PIXELS = np.arange(51)          # of the precision plot
 PICTURES, PICTURE_WIDTH = 8, 640
+FEWEST = 6              # sequences of an interval: the range of five holds a true median with 1 - 2 / 2^5 = 94 % only
+ZOOM = 4.0              # side of what a picture shows enlarged, in sides of the target; at least so many pixels:
+ZOOM_LEAST = 32
+ZOOM_SIDE = 200         # of the enlarged part, pixels of the picture
 LABELS = dict(auc='success AUC', precision='precision 20 px', norm_precision='normalised precision 0.2', ao='AO',
               sr50='SR 0.50', sr75='SR 0.75', off='off target', false_loss='falsely lost', frozen='frozen')
 STAGE_LABELS = dict(last='last box', anchors='best anchor', proposals='best of N', top='top ranked', refined='after R',
@@ -55,7 +61,8 @@ def write_report(folder, measured: Measured, figures: dict) -> Path:
     colors = dict(zip(blocks, itertools.cycle(COLORS)))
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True,
                                      undefined=jinja2.StrictUndefined)
-    environment.filters.update(number=number, interval=interval)
+    environment.filters.update(number=number, interval=functools.partial(
+        interval, count=min(map(len, measured.sequences.values()))))
     template = environment.from_string((resources.files(__package__) / 'report.html.jinja').read_text())
     plots, pictures = {}, {}
     accuracy = [key for key in LABELS if figures.get('mean', {}).get(key) is not None]
@@ -70,12 +77,13 @@ def write_report(folder, measured: Measured, figures: dict) -> Path:
     best = {sequence: max(block['sequences'][sequence]['auc'] for block in blocks.values())
             for sequence in (figures['sequences'] if accuracy else ())}
     path = Path(folder) / 'report.html'
-    path.write_text(template.render(
+    write_text(path, template.render(
         figures=figures, blocks=blocks, colors=colors, plots=plots, pictures=pictures, labels=LABELS,
         accuracy=accuracy, best=best, trust_labels=TRUST_LABELS, stage_labels=STAGE_LABELS,
         attributes=attribute_table(measured.sequences['ope'], blocks) if accuracy else [],
         machines=sorted({done.machine for runs in measured.done.values() for some in runs.values() for done in some}),
-        definitions=ATTRIBUTES, bins=absence.ECE_BINS))
+        definitions=ATTRIBUTES, bins=absence.ECE_BINS, busy=runner.BUSY, fewest=FEWEST,
+        count=min(map(len, measured.sequences.values()))))
     return path
 
 
@@ -84,9 +92,9 @@ def number(value, digits: int = 3) -> str:
     return '–' if value is None else f'{value:.{digits}f}' if isinstance(value, float) else str(value)
 
 
-def interval(value, digits: int = 3) -> str:
-    """A confidence interval in a table."""
-    return '' if value is None else f'{value[0]:.{digits}f} to {value[1]:.{digits}f}'
+def interval(value, digits: int = 3, *, count: int) -> str:
+    """A confidence interval over `count` sequences in a table; nothing where they are too few for one, or all alike."""
+    return '' if value is None or count < FEWEST or value[0] == value[1] else f'{value[0]:.{digits}f} to {value[1]:.{digits}f}'
 
 
 def attributes_of(sequence: Sequence) -> tuple[str, ...]:
@@ -159,19 +167,43 @@ def _middle_of_longest(overlap: np.ndarray, below: float = 0.2) -> int:
 
 def _picture(measured: Measured, protocol: str, row: int, index: int, colors: dict[str, str], text: str) -> Picture:
     sequence = measured.sequences[protocol][row]
-    frame = next(itertools.islice(sequence.frames(), index, None))
-    scale = PICTURE_WIDTH / frame.shape[1]
+    whole = next(itertools.islice(sequence.frames(), index, None))
+    scale, frame = PICTURE_WIDTH / whole.shape[1], whole
     frame = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     boxes = [(tracker, some[row].run.boxes[index], some[row].run.states[index])
              for tracker, some in measured.done[protocol].items()]
+    drawn = [(box, tracker + (' lost' if state == 'lost' else ''), _bgr(colors[tracker]))
+             for tracker, box, state in reversed(boxes)]  # ours on top
+    target = boxes[0][1]
     if not np.isnan(sequence.truth[index]).any():
-        draw_estimate(frame, sequence.truth[index] * scale, 'truth', _bgr(TRUTH_COLOR))
-    for tracker, box, state in reversed(boxes):  # ours on top
-        draw_estimate(frame, box * scale, tracker + (' lost' if state == 'lost' else ''), _bgr(colors[tracker]))
+        target = sequence.truth[index]
+        drawn.insert(0, (target, 'truth', _bgr(TRUTH_COLOR)))
+    for box, name, color in drawn:
+        draw_estimate(frame, box * scale, name, color)
+    _zoom(frame, whole, target, [(box, color) for box, _, color in drawn], scale)
     written, jpeg = cv2.imencode('.jpg', frame, (cv2.IMWRITE_JPEG_QUALITY, 82))
     if not written:
         raise OSError(f'OpenCV cannot encode a JPEG of {frame.shape[1]} x {frame.shape[0]} pixels')
     return Picture(_uri('image/jpeg', jpeg.tobytes()), text)
+
+
+def _zoom(picture: np.ndarray, frame: np.ndarray, target: np.ndarray, boxes: list[tuple], scale: float) -> None:
+    """Put what `frame` shows around a small target, enlarged and with the boxes, into the corner of `picture` away from
+    it. A target that is large enough to be seen in the picture is left as it is."""
+    side = max(ZOOM * float(max(target[2:])), ZOOM_LEAST)
+    height, width = picture.shape[:2]
+    if 2 * side * scale > ZOOM_SIDE or min(height, width) < 2 * ZOOM_SIDE // 3:
+        return
+    size = min(ZOOM_SIDE, min(height, width) // 2)
+    enlarge, (x, y) = size / side, target[:2] + target[2:] / 2 - side / 2
+    part = cv2.warpAffine(frame, np.array([[enlarge, 0, -x * enlarge], [0, enlarge, -y * enlarge]]), (size, size),
+                          flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT, borderValue=(60, 60, 60))
+    for box, color in boxes:
+        draw_estimate(part, (*((box[:2] - (x, y)) * enlarge), *(box[2:] * enlarge)), color=color)
+    part[[0, -1]] = part[:, [0, -1]] = 255
+    centre = (target[:2] + target[2:] / 2) * scale
+    left, top = width - size if centre[0] < width / 2 else 0, height - size if centre[1] < height / 2 else 0
+    picture[top:top + size, left:left + size] = part
 
 
 def _bgr(color: str) -> tuple[int, int, int]:

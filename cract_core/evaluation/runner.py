@@ -18,6 +18,7 @@ from .sequences import Sequence
 
 AVERAGE_OVERLAP = ('ao', 'sr50', 'sr75')
 LOSSES = ('off', 'false_loss', 'frozen')    # lower is better
+BUSY = 0.25     # cores at work for others that are worth a word
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,43 @@ def latency(seconds: np.ndarray) -> dict[str, float | None]:
     return dict(p50_ms=float(p50), p95_ms=float(p95), fps=float(1e3 / p50))
 
 
-def environment() -> dict[str, object]:
-    """The machine and the versions that a measured latency belongs to."""
-    return dict(python=platform.python_version(), system=platform.platform(), processor=_processor(),
+class OtherLoad:
+    """How much other work the machine does from the making of this on."""
+
+    def __init__(self):
+        self._begun = self._now()
+
+    @staticmethod
+    def _now() -> tuple[float, float | None, float]:
+        """Seconds on the clock, of all processors together (None where the system does not tell), and of this process
+        and the children that it has waited for."""
+        busy = None
+        if os.path.exists('/proc/stat'):
+            with open('/proc/stat') as lines:
+                ticks = [int(word) for word in next(lines).split()[1:9]]    # user nice system idle iowait irq softirq steal
+            busy = (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf('SC_CLK_TCK')
+        return time.monotonic(), busy, sum(os.times()[:4])
+
+    @property
+    def cores(self) -> float | None:
+        """Cores that others kept busy, on average; None where it cannot be known."""
+        (begun, before, own_before), (now, after, own) = self._begun, self._now()
+        if before is None or after is None or now - begun < 0.1:
+            return None
+        return max((after - before) - (own - own_before), 0.0) / (now - begun)
+
+    def sentence(self) -> str:
+        """What to say of it; empty if the machine was left alone."""
+        cores = self.cores
+        return '' if cores is None or cores <= BUSY else (
+            f'the machine was busy with other work: {cores:.1f} of {os.cpu_count()} cores on average; latencies are '
+            'longer than on an idle one')
+
+
+def environment(load: OtherLoad | None = None) -> dict[str, object]:
+    """The machine and the versions that a measured latency belongs to, and with `load` the cores that others kept busy.
+    """
+    return dict(**(dict(other_load=load.cores) if load else {}), python=platform.python_version(), system=platform.platform(), processor=_processor(),
                 cores=_cores(), opencv=cv2.__version__, opencv_threads=cv2.getNumThreads(), numpy=np.__version__,
                 **runtime_versions(), cuda=_cuda())
 

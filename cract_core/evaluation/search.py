@@ -18,8 +18,9 @@ import numpy as np
 import yaml
 from tqdm import tqdm
 
-from .. import __version__
+from .. import __version__, options
 from ..config import TrackerConfig, field_type
+from ..files import write_text
 from . import runner
 from .execution import Job, TrackerSpec
 from .protocols import Difference, paired_difference
@@ -55,16 +56,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--parameters', default=','.join(DEFAULT_PARAMETERS), metavar='A,B',
                         help=f'what to search; any numeric parameter of the tracker (default: '
                              f'{",".join(DEFAULT_PARAMETERS)})')
-    parser.add_argument('--trials', type=int, default=50, metavar='N',
+    parser.add_argument('--trials', type=options.positive, default=50, metavar='N',
                         help='finished trials that the study shall have in the end (default: 50)')
     parser.add_argument('--output', type=Path, default=Path('runs/tune'), metavar='DIR',
                         help='folder of the study, tuned.yaml, tune.json and the rendered clips; the same folder '
                              'again goes on, or joins in (default: runs/tune)')
-    parser.add_argument('--rendered', type=int, default=0, metavar='N', help='clips of `cract synth` besides ROOT')
-    parser.add_argument('--rendered-frames', type=int, default=150, metavar='N', help='length of each (default: 150)')
-    parser.add_argument('--rendered-seed', type=int, default=0, metavar='N',
+    parser.add_argument('--rendered', type=options.natural, default=0, metavar='N', help='clips of `cract synth` besides ROOT')
+    parser.add_argument('--rendered-frames', type=options.positive, default=150, metavar='N', help='length of each (default: 150)')
+    parser.add_argument('--rendered-seed', type=options.natural, default=0, metavar='N',
                         help='seed of the first; the next ones count up (default: 0)')
-    parser.add_argument('--search-seed', type=int, default=0, metavar='N',
+    parser.add_argument('--search-seed', type=options.natural, default=0, metavar='N',
                         help='of the sampler and the bootstrap (default: 0)')
 
 
@@ -88,7 +89,7 @@ def run(args: argparse.Namespace, base: TrackerConfig) -> int:
     search(study, base, ranges, sequences, args.trials)
     figures = dict(summarize(study, sequences, args.search_seed), version=__version__, root=str(args.root),
                    date=time.strftime('%Y-%m-%dT%H:%M:%S%z'), ranges=ranges, environment=runner.environment())
-    (args.output / 'tune.json').write_text(json.dumps(figures, indent=2) + '\n')
+    write_text(args.output / 'tune.json', json.dumps(figures, indent=2) + '\n')
     text = table(figures)
     write_config(args.output / 'tuned.yaml', base.replace(**figures['best']), text)
     print(f'{text}\n\ntuned configuration: {args.output / "tuned.yaml"}')
@@ -254,4 +255,4 @@ def write_config(path: Path, config: TrackerConfig, text: str) -> None:
     values = {name: value for name, value in dataclasses.asdict(config).items()
               if name not in MACHINE and value != getattr(default, name)}
     comment = ''.join(f'# {line}'.rstrip() + '\n' for line in text.splitlines())
-    path.write_text(comment + yaml.safe_dump(values, sort_keys=False))
+    write_text(path, comment + yaml.safe_dump(values, sort_keys=False))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..files import written
 from .benchmarks import Benchmark
 from .runner import Run
 from .vot import START, ResetRun, write_trajectory
@@ -23,16 +24,19 @@ def write_result(folder: Path, benchmark: Benchmark, tracker: str, name: str, ru
     if benchmark.form == 'vot':
         path = folder / 'baseline' / name / f'{stem}_001.txt'
         write_trajectory(path, run.trajectory)
-        np.savetxt(path.with_name(f'{stem}_001_time.value'), _reset_times(run), fmt='%.6f')
+        with written(path.with_name(f'{stem}_001_time.value')) as part:
+            np.savetxt(part, _reset_times(run), fmt='%.6f')
         return path
     path = folder / f'{name}.txt'
     if benchmark.form == 'got10k':
         path = folder / name / f'{stem}_001.txt'
     path.parent.mkdir(parents=True, exist_ok=True)
     boxes = run.boxes + (benchmark.origin, benchmark.origin, 0, 0)
-    np.savetxt(path, boxes, fmt='%.4f', delimiter=',')
+    with written(path) as part:
+        np.savetxt(part, boxes, fmt='%.4f', delimiter=',')
     if benchmark.form == 'got10k':
-        np.savetxt(path.with_name(f'{stem}_time.txt'), [run.init_seconds, *run.seconds], fmt='%.8f')
+        with written(path.with_name(f'{stem}_time.txt')) as part:
+            np.savetxt(part, [run.init_seconds, *run.seconds], fmt='%.8f')
     return path
 
 
@@ -40,7 +44,7 @@ def write_archive(folder: Path, tracker: str) -> Path:
     """Put what `write_result` wrote for `tracker` into `folder/<tracker>.zip`, names relative to the tracker's folder.
     """
     source, path = Path(folder) / tracker, Path(folder) / f'{tracker}.zip'
-    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+    with written(path) as part, zipfile.ZipFile(part, 'w', zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(source.rglob('*.txt')):
             archive.write(file, file.relative_to(source))
     return path

@@ -16,6 +16,7 @@ from typing import Callable
 
 import numpy as np
 
+from ..files import read_text, write_text
 from .benchmarks import polygon
 from .sequences import Sequence
 
@@ -184,7 +185,7 @@ def summarize(runs: list[ResetRun]) -> dict[str, float | None]:
 def write_trajectory(path: Path, trajectory: list) -> None:
     """Write the VOT form: one line a frame, a code or the region's numbers."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(''.join(f'{_line(entry)}\n' for entry in trajectory))
+    write_text(path, ''.join(f'{_line(entry)}\n' for entry in trajectory))
 
 
 def _line(entry) -> str:
@@ -194,7 +195,7 @@ def _line(entry) -> str:
 def read_trajectory(path: Path) -> list:
     """Read what `write_trajectory` writes and what the VOT toolkits write."""
     trajectory = []
-    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         try:
             values = [float(value) for value in line.split(',')]
         except ValueError:

@@ -6,7 +6,6 @@ import tarfile
 from pathlib import Path
 from typing import Iterator
 
-import cv2
 import numpy as np
 from onnx import ValueInfoProto
 from tqdm import tqdm
@@ -15,6 +14,8 @@ from ..boxes import xywh_to_xyxy
 from ..config import TrackerConfig
 from ..crop import search_window, template_window
 from ..discriminator import HIDDEN, PROJECTED, Classifier
+from ..encodings import file_to_bgr
+from ..files import read_text
 from ..roi_align import BINS, LEVELS
 from ..weights_file import Weights
 from . import graphs
@@ -32,16 +33,20 @@ def annotated_images(folder: str | Path, count: int, random: np.random.Generator
     shards = sorted(Path(folder).glob('*.jsonl'))
     if not shards:
         raise FileNotFoundError(f'no shards in {folder}: expected NAME.tar and NAME.jsonl')
-    rows = [(shard.with_suffix('.tar'), row) for shard in shards for row in map(json.loads, shard.read_text().splitlines())
+    rows = [(shard.with_suffix('.tar'), row) for shard in shards for row in map(json.loads, read_text(shard).splitlines())
             if any(min(one['xywh'][2:]) >= MIN_SIDE for one in row['objects'])]
     if not rows:
         raise ValueError(f'the shards in {folder} have no objects of at least {MIN_SIDE} pixels')
     for index in sorted(random.permutation(len(rows))[:count]):
         tar, row = rows[index]
         with tarfile.open(tar) as archive:
-            data = np.frombuffer(archive.extractfile(row['file']).read(), np.uint8)
+            data = archive.extractfile(row['file']).read()
         box, = random.choice([one['xywh'] for one in row['objects'] if min(one['xywh'][2:]) >= MIN_SIDE], 1)
-        yield cv2.imdecode(data, cv2.IMREAD_COLOR), box
+        try:
+            frame = file_to_bgr(data)
+        except ValueError as error:
+            raise ValueError(f'{tar}: {row["file"]}: {error}') from error
+        yield frame, box
 
 
 class Recorder(OnnxNets):

@@ -2,6 +2,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+
+from .. import options
+from ..files import keep_apart
 
 OVERRIDES = ('data', 'output', 'imagenet', 'start_from', 'device', 'threads', 'seed', 'steps', 'minutes', 'batch',
              'images')
@@ -16,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--start-from', help='weights of an earlier run to go on from')
     parser.add_argument('--device', choices=('auto', 'cpu', 'cuda'), help='where to train')
     parser.add_argument('--threads', type=int, help='CPU threads')
-    parser.add_argument('--seed', type=int, help='seed of everything random')
+    parser.add_argument('--seed', type=options.natural, help='seed of everything random')
     parser.add_argument('--steps', type=int, help='length of the run in batches')
     parser.add_argument('--minutes', type=float, help='end after so many minutes, loading included')
     parser.add_argument('--batch', type=int, help='pairs in a batch')
@@ -30,6 +34,11 @@ def run(args: argparse.Namespace) -> int:
     config = TrainConfig.read(args.config, **{name: getattr(args, name) for name in OVERRIDES})
     if not config.data:
         raise ValueError('no training data: give --data FOLDER or set `data` in the configuration')
+    keep_apart({'the data': config.data, 'the ImageNet weights': config.imagenet,
+                'the weights to start from': config.start_from}, {'the output': config.output})
+    for name in ('cract.pt', 'checkpoint.pt'):
+        keep_apart({'the ImageNet weights': config.imagenet, 'the weights to start from': config.start_from},
+                   {'the output': Path(config.output) / name})
     print(train(config, resume=args.resume))
     return 0
 

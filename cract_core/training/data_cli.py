@@ -3,7 +3,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
+
+from .. import options
 
 SHOW = """\
 Draw a contact sheet of augmented training pairs: template and search region of each pair with the target's box, green,
@@ -29,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show.add_argument('--columns', type=int, default=6, help='default: %(default)s')
     show.add_argument('--images', type=int, default=1500,
                       help='read only so many images; 0: all (default: %(default)s)')
-    show.add_argument('--seed', type=int, default=0, help='default: %(default)s')
+    show.add_argument('--seed', type=options.natural, default=0, help='default: %(default)s')
     pack = commands.add_parser('pack', help='make training shards from annotated videos or COCO', description=PACK)
     pack.add_argument('set', choices=SETS, metavar='SET', help=', '.join(SETS))
     pack.add_argument('root', metavar='ROOT', help='folder of the set, as it is published')
@@ -37,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pack.add_argument('--images', type=int, default=25000, help='about so many (default: %(default)s)')
     pack.add_argument('--gap', type=int, default=100, help='frames that a clip spans at most (default: %(default)s)')
     pack.add_argument('--threads', type=int, default=os.cpu_count(), help='default: %(default)s')
-    pack.add_argument('--seed', type=int, default=0, help='default: %(default)s')
+    pack.add_argument('--seed', type=options.natural, default=0, help='default: %(default)s')
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,16 +50,21 @@ def run(args: argparse.Namespace) -> int:
     from .pack import pack
     if min(args.images, args.gap, args.threads) < 1:
         raise ValueError('--images, --gap and --threads must be at least 1')
-    count = pack(args.set, args.root, args.output, args.images, args.gap, args.seed, args.threads)
+    left_out: dict[str, str] = {}
+    count = pack(args.set, args.root, args.output, args.images, args.gap, args.seed, args.threads, left_out)
     print(f'{count} images of {args.set} in {args.output}')
-    return 0
+    if left_out:
+        name, reason = next(iter(left_out.items()))
+        print(f'cract data: {len(left_out)} videos or images could not be read; the first, {name}: {reason}',
+              file=sys.stderr)
+    return 2 if left_out else 0
 
 
 def show(args: argparse.Namespace) -> int:
     """Write the contact sheet that the arguments ask for."""
-    import cv2
     import numpy as np
 
+    from ..video import write_image
     from .loop import TrainConfig
     from .pairs import PairSampler
     from .pictures import load_bank
@@ -66,8 +74,7 @@ def show(args: argparse.Namespace) -> int:
     bank = load_bank(args.data, args.images)
     sampler = PairSampler(bank, np.ones(len(bank.track), bool), config.augmentation, config.mix, tuple(config.loose))
     sheet = contact_sheet(sampler.sample(args.pairs, np.random.default_rng(args.seed)), args.columns)
-    if not cv2.imwrite(args.output, sheet):
-        raise OSError(f'cannot write the picture {args.output}')
+    write_image(args.output, sheet)
     print(Path(args.output))
     return 0
 

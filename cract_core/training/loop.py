@@ -19,10 +19,10 @@ import cv2
 import numpy as np
 import torch
 import torch.distributed as dist
-import yaml
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..files import read_yaml
 from ..model import CractModel, load_weights, save_weights
 from .losses import Batch, Losses, Quality, pair_losses
 from .pairs import Augmentation, Pairs, PairSampler
@@ -69,7 +69,7 @@ class TrainConfig:
     @classmethod
     def read(cls, path: str | Path, **changes) -> 'TrainConfig':
         """Parse a YAML file; `changes` override it. Raises ValueError for an unknown name or a wrong type."""
-        content = yaml.safe_load(Path(path).read_text()) or {}
+        content = read_yaml(path)
         content.update({name: value for name, value in changes.items() if value is not None})
         content['augmentation'] = _fill(Augmentation, content.get('augmentation') or {}, 'augmentation.')
         config = _fill(cls, content, '')
@@ -88,11 +88,8 @@ def _fill(cls, values: dict, prefix: str):
         if name not in known:
             raise ValueError(f'unknown training option {prefix}{name}; known are {", ".join(sorted(known))}')
         default = known[name].default
-        if isinstance(default, float) and isinstance(value, (int, str)) and not isinstance(value, bool):
-            try:
-                values[name] = value = float(value)  # YAML reads 1e-3 as a string
-            except ValueError:
-                pass
+        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+            values[name] = value = float(value)
         if default is not dataclasses.MISSING and type(value) is not type(default):
             raise ValueError(f'training option {prefix}{name} must be of type {type(default).__name__}, got {value!r}')
     return cls(**values)

@@ -19,7 +19,8 @@ import numpy as np
 from tqdm import tqdm
 
 from ..evaluation.benchmarks import training_videos
-from ..evaluation.sequences import read_folders
+from ..evaluation.sequences import raise_or_note, read_all, read_folders
+from ..files import read_text, write_text, written
 from ..video import read_image
 from .pictures import LONGEST
 
@@ -46,13 +47,15 @@ class Packed(NamedTuple):
     row: dict
 
 
-def video_shots(name: str, root: Path, count: int, gap: int, random: np.random.Generator) -> Iterator[Shot]:
+def video_shots(name: str, root: Path, count: int, gap: int, random: np.random.Generator,
+                left_out: dict[str, str] | None = None) -> Iterator[Shot]:
     """About `count` shots of the videos of lasot, trackingnet, got10k, or (`folders`) of the user's own.
 
     They are taken in clips of six frames that span at most `gap` frames, from as many videos as possible.
+    A video that cannot be read is noted in `left_out`, by its name with the reason; without that, the error is raised.
     """
     if name == 'folders':
-        videos = [(s.name, lambda s=s: s) for s in read_folders(root)]
+        videos = [(s.name, lambda s=s: s) for s in read_folders(root, left_out=left_out)]
     else:
         videos = training_videos(name, root)
     order = random.permutation(len(videos))
@@ -60,7 +63,10 @@ def video_shots(name: str, root: Path, count: int, gap: int, random: np.random.G
     for place, index in enumerate(order[:clips]):
         track, read = videos[index]
         label = track.rsplit('-', 1)[0] if name == 'lasot' else track
-        sequence = read()
+        found = read_all({track: read}, left_out)
+        if not found:
+            continue
+        sequence, = found
         seen = np.flatnonzero(np.nan_to_num(sequence.truth)[:, 2:].min(1) >= SMALLEST)
         if not len(seen):
             continue
@@ -83,7 +89,7 @@ def coco_shots(root: Path, count: int, random: np.random.Generator) -> Iterator[
     if not path.is_file():
         raise FileNotFoundError(f'no file {path}: expected COCO as {COCO_LAYOUT}')
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_text(path))
         names = {c['id']: c['name'] for c in content['categories']}
         files = {i['id']: i['file_name'] for i in content['images']}
         by_image = defaultdict(list)
@@ -129,11 +135,19 @@ def cut_shot(shot: Shot) -> Packed:
     return Packed(cv2.imencode('.webp', picture, (cv2.IMWRITE_WEBP_QUALITY, QUALITY))[1].tobytes(), mask, row)
 
 
+def _try_cut(shot: Shot) -> Packed | ValueError:
+    try:
+        return cut_shot(shot)
+    except ValueError as error:
+        return error
+
+
 def pack(name: str, root: str | Path, output: str | Path, count: int, gap: int = 100, seed: int = 0,
-         threads: int = 1) -> int:
+         threads: int = 1, left_out: dict[str, str] | None = None) -> int:
     """Write shards `NAME-000.tar` and `.jsonl` with about `count` images of a set; returns how many there are.
 
-    name: lasot, trackingnet, got10k, coco, or folders for sequences in plain folders. Raises FileExistsError where
+    name: lasot, trackingnet, got10k, coco, or folders for sequences in plain folders. Videos and images that cannot be
+    read are noted in `left_out`, by name with the reason; without that, the error is raised. Raises FileExistsError where
     `output` holds shards of that set, FileNotFoundError and ValueError for a set that is missing or broken.
     """
     root, output = Path(root), Path(output)
@@ -142,17 +156,23 @@ def pack(name: str, root: str | Path, output: str | Path, count: int, gap: int =
     if list(output.glob(f'{name}-*.tar')):
         raise FileExistsError(f'{output} holds shards of {name} already: remove them, or choose another folder')
     random = np.random.default_rng(seed)
-    shots = list(coco_shots(root, count, random) if name == 'coco' else video_shots(name, root, count, gap, random))
+    shots = list(coco_shots(root, count, random) if name == 'coco' else 
+                 video_shots(name, root, count, gap, random, left_out))
     if not shots:
         raise ValueError(f'{root} holds no object of at least {SMALLEST} pixels to pack')
     output.mkdir(parents=True, exist_ok=True)
+    total = 0
     parts = [shots[i:i + SHARD] for i in range(0, len(shots), SHARD)]
     with ThreadPoolExecutor(threads) as pool, tqdm(total=len(shots), desc=f'pack {name}', disable=None) as bar:
         for number, part in enumerate(parts):
             base, lines = f'{name}-{number:03d}', []
-            with tarfile.open(output / f'{base}.tar', 'w') as archive:
+            with written(output / f'{base}.tar') as beside, tarfile.open(beside, 'w') as archive:
                 for i in range(0, len(part), 64):   # decoded images wait in memory: not too many
-                    for index, packed in enumerate(pool.map(cut_shot, part[i:i + 64]), i):
+                    for index, packed in enumerate(pool.map(_try_cut, part[i:i + 64]), i):
+                        bar.update()
+                        if isinstance(packed, ValueError):
+                            raise_or_note(packed, str(part[index].path), left_out)
+                            continue
                         stem = f'{base}-{index:05d}'
                         row = {'file': f'{stem}.webp', 'set': name, **packed.row}
                         _add(archive, row['file'], packed.picture)
@@ -160,10 +180,10 @@ def pack(name: str, root: str | Path, output: str | Path, count: int, gap: int =
                             row['mask'] = f'{stem}.mask.png'
                             _add(archive, row['mask'], packed.mask)
                         lines.append(json.dumps(row))
-                        bar.update()
             # written last: a shard that has its lines is whole
-            (output / f'{base}.jsonl').write_text('\n'.join(lines) + '\n')
-    return len(shots)
+            write_text(output / f'{base}.jsonl', ''.join(f'{line}\n' for line in lines))
+            total += len(lines)
+    return total
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -21,6 +21,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from ..encodings import file_to_bgr
+from ..files import read_text
+
 LONGEST = 320       # side of a stored image at most, pixels
 MIN_SIDE = 12       # root of the area of the smallest object that is learned from, pixels
 AHEAD = 256         # images that are decoded before they are wanted
@@ -57,7 +60,7 @@ def load_bank(folder: str | Path, limit: int = 0) -> Bank:
     if not shards:
         raise FileNotFoundError(f'no training shards (NAME.jsonl with NAME.tar) in {folder}')
     rows = [(shard.with_suffix('.tar'), json.loads(line)) for shard in shards
-            for line in shard.read_text().splitlines()][:limit or None]
+            for line in read_text(shard).splitlines()][:limit or None]
     pictures, table, lengths = [], [], Counter()
     for row, pixels, mask in tqdm(_decoded(rows), desc='decode images', unit='image', total=len(rows), disable=None):
         height, width = pixels.shape[:2]
@@ -121,8 +124,11 @@ def _decoded(rows: list[tuple[Path, dict]]) -> Iterator[tuple[dict, np.ndarray, 
 
 
 def _decode(row: dict, data: bytes, mask_data: bytes | None, tar: Path) -> tuple[dict, np.ndarray, np.ndarray | None]:
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if image is None or max(image.shape[:2]) > LONGEST:
+    try:
+        image = file_to_bgr(data)
+    except ValueError as error:
+        raise ValueError(f'{tar}: {row["file"]}: {error}') from error
+    if max(image.shape[:2]) > LONGEST:
         raise ValueError(f'{tar}: {row["file"]} is not an image of at most {LONGEST} pixels')
     mask = None
     if mask_data is not None:
