@@ -95,10 +95,10 @@ class TrackerConfig:
 
     # Trust
     score_slope: float = parameter(
-        10.27, 'score = 1 / (1 + exp(-(slope * Eq. 10 + offset))), a probability; `cract calibrate` fits both to the weights',
+        10.46, 'score = 1 / (1 + exp(-(slope * Eq. 10 + offset))), a probability; `cract calibrate` fits both to the weights',
         minimum=0.1, maximum=100.0, live=True)
     score_offset: float = parameter(
-        -6.55, 'see `score_slope`', minimum=-100.0, maximum=100.0, live=True)
+        -7.99, 'see `score_slope`', minimum=-100.0, maximum=100.0, live=True)
     tracking_score: float = parameter(
         0.5, 'an uncertain target counts as TRACKING again at this score',
         minimum=0.0, maximum=1.0, live=True)

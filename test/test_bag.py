@@ -141,7 +141,7 @@ def test_an_image_that_cannot_be_read_is_counted_and_the_next_is_answered(clip, 
     images[2].data = images[2].data[:500]
     write_bag(tmp_path / 'in', {'/camera': images})
     assert cli.main(['bag', str(tmp_path / 'in'), *clip.options, '--output', str(tmp_path / 'out'),
-                     '--results', str(tmp_path / 'boxes.txt')]) == 0
+                     '--results', str(tmp_path / 'boxes.txt')]) == 2     # not all of it was followed
     assert '1 images could not be read; the first: the JPEG image is cut off after 500 bytes' in capsys.readouterr().err
     boxes = np.loadtxt(tmp_path / 'boxes.txt', delimiter=',')
     assert np.isnan(boxes).any(axis=1).tolist() == [False, False, True, False, False, False]
@@ -175,6 +175,9 @@ def test_a_damaged_bag_is_one_sentence(clip, tmp_path, capsys, storage):
     whole = file.read_bytes()
     for keep in (0, 10, len(whole) // 2, len(whole) - 20):
         file.write_bytes(whole[:keep])
-        assert 'cannot read' in refused(capsys, 'bag', tmp_path / 'in', *clip.options)
+        assert cli.main(['bag', str(tmp_path / 'in'), *clip.options]) == 2
+        error = capsys.readouterr().err
+        assert 'Traceback' not in error and all(line.startswith('cract bag: ') for line in error.splitlines())
+        assert 'cannot read' in error or 'is damaged' in error
     shutil.copy(__file__, tmp_path / 'in' / 'metadata.yaml')
     assert 'cannot read' in refused(capsys, 'bag', tmp_path / 'in', *clip.options)

@@ -100,8 +100,8 @@ def test_the_shipped_tracker_stays_on_the_target(played, clip, weights):  # noqa
 @pytest.mark.parametrize('arguments, reason', [
     (('--clip', '/nowhere/clip.mp4'), '/nowhere/clip.mp4'),
     (('--clip', '/nowhere/clip.mp4', '--box', '1,2,3,4'), '/nowhere/clip.mp4'),
-    (('--box', '1,2,3'), "expected x,y,w,h in pixels with w and h above 0, got '1,2,3'"),
-    (('--rate', '0'), 'above 0 Hz'), (('--frames', '1'), 'at least 2')])
+    (('--box', '1,2,3'), "expected four numbers X,Y,W,H in pixels with W and H above 0, got '1,2,3'"),
+    (('--rate', '0'), 'expected frames a second above 0'), (('--frames', '1'), 'at least 2')])
 def test_wrong_arguments_end_it_with_the_reason(arguments, reason, tmp_path):
     result = demo(*arguments, '--output', tmp_path / 'out.mp4')
     assert result.returncode != 0 and reason in result.stderr and 'Traceback' not in result.stderr

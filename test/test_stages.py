@@ -156,7 +156,8 @@ def test_what_is_inspected_is_what_an_update_answers_and_nothing_is_followed(seq
     assert found.scores[best] == pytest.approx(answers[0].fused)
     assert found.parts[best] == pytest.approx([answers[0].proposal, answers[0].identification,
                                                answers[0].discrimination])
-    middle = (found.refined[best, :2] + found.refined[best, 2:]) / 2
+    corners = found.window.to_frame(found.box)
+    middle = (corners[:2] + corners[2:]) / 2
     assert middle.clip(0, (200, 160)) == pytest.approx(answers[0].box[:2] + answers[0].box[2:] / 2)
     with pytest.raises(RuntimeError, match='no target yet'):
         Tracker(TrackerConfig(**QUICK), model).inspect(second, sequence.truth[0])

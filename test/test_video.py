@@ -80,10 +80,8 @@ def test_a_damaged_frame_inside_a_folder_is_named(tmp_path):
     for i in (1, 3):
         cv2.imwrite(str(tmp_path / f'{i}.png'), gradient(10 * i))
     (tmp_path / '2.png').write_bytes((tmp_path / '1.png').read_bytes()[:20])
-    frames = iter(FrameSource(tmp_path))
-    next(frames)
-    with pytest.raises(ValueError, match=r'cannot read .*2\.png as an image'):
-        next(frames)
+    source = FrameSource(tmp_path)
+    assert len(list(source)) == 2 and '2 of 3' in source.complaint and '2.png' in source.complaint
 
 
 def test_a_video_goes_only_where_it_can(tmp_path):
