@@ -105,7 +105,7 @@ class Nets:
         return Proposals(boxes[self.chosen], scores[self.chosen])
 
     def refine(self, phi, proposals, template, classifier):
-        return proposals + self.moved, self.nu, self.tau
+        return proposals + self.moved, self.nu[None], self.tau
 
 
 @pytest.fixture(scope='module')
@@ -115,7 +115,7 @@ def model():
 
 def test_every_stage_counts_what_its_name_says(sequence, model, monkeypatch):
     still = dataclasses.replace(sequence, truth=np.tile([60.0, 50.0, 40.0, 40.0], (12, 1)))
-    tracker = Tracker(TrackerConfig(alpha=0.5, beta=0.5, update_interval=1000, **QUICK), model)
+    tracker = Tracker(TrackerConfig(alpha=0.5, beta=0.5, update_interval=1000, vote_iou=1.0, **QUICK), model)
     # half of the template's 129 pixels, at the same scale as in the search crop of 257
     side, middle = 129 / 2, 257 / 2
 
@@ -227,7 +227,7 @@ def test_the_figures_are_means_over_sequences_with_intervals(figures):
         assert report['stages'][key] == pytest.approx(np.mean(values))
         assert report['stages_intervals'][key] == pytest.approx([min(values), max(values)])     # of two sequences
     one = report['stages']
-    assert one['anchors'] >= one['proposals'] >= one['top'] and one['refined'] >= one['chosen']
+    assert one['anchors'] >= one['proposals'] >= one['top'] and one['refined'] >= one['chosen'] - 1e-3   # a mean of boxes
     assert one['gain'] == pytest.approx(one['refined'] - one['proposals'])
     assert one['last'] == pytest.approx((24 - 2) / (24 + 2))
 
