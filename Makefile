@@ -44,7 +44,7 @@ help:
 	make demo    track a target through the ROS 2 node on a rendered aerial scene; writes demo/out.mp4
 	             CLIP=<video or image folder> BOX=x,y,w,h plays your own
 	make test    run all tests; PYTEST_ARGS='-m "not slow" -k crop' chooses
-	make weights train the networks on a CPU as the shipped ones were (seven hours of one core); writes runs/weights/cract.pt
+	make weights train the networks on a CPU, in two legs (two and a half hours of one core); writes runs/weights/cract.pt
 	             DATA=<folder of training shards>, IMAGENET=<ResNet-18 weights, else downloaded>
 	make env     build the environment in .venv (those above do it when needed)
 	make clean   remove the environment and all build results
@@ -111,12 +111,8 @@ weights: env
 	    $(BIN)/cract train config/$$2 --data '$(DATA)' --output runs/leg$$1 --seed $$1 "$${@:3}" $(TRAIN_ARGS)
 	}
 	leg 1 train_cpu.yaml $(if $(IMAGENET),--imagenet '$(IMAGENET)')
-	leg 2 train_cpu_finish.yaml --start-from runs/leg1/cract.pt
-	for number in 3 4 5; do
-	    leg $$number train_cpu_more.yaml --start-from runs/leg$$((number - 1))/cract.pt
-	done
-	$(BIN)/python scripts/average_weights.py runs/mean.pt runs/leg4/cract.pt runs/leg5/cract.pt
-	$(BIN)/cract export runs/weights --precision int8 --data '$(DATA)' --weights runs/mean.pt
+	leg 2 train_motion.yaml --start-from runs/leg1/cract.pt
+	$(BIN)/cract export runs/weights --precision int8 --data '$(DATA)' --weights runs/leg2/cract.pt
 
 clean:
 	rm -rf $(VENV) build install log dist *.egg-info
