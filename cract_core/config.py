@@ -105,13 +105,13 @@ class TrackerConfig:
     uncertain_score: float = parameter(
         0.3, 'a score below this makes the state UNCERTAIN', minimum=0.0, maximum=1.0, live=True)
     lost_score: float = parameter(
-        0.002, 'a score below this for `lost_frames` frames makes the state LOST', minimum=0.0, maximum=1.0,
+        0.005, 'a score below this for `lost_frames` frames makes the state LOST', minimum=0.0, maximum=1.0,
         live=True)
     lost_frames: int = parameter(
         3, 'consecutive frames below `lost_score` before the target counts as lost', minimum=1, maximum=1000,
         unit='frames', live=True)
     fall_ratio: float = parameter(
-        0.02, 'a score below this part of its running mean has fallen: D learns nothing new of the target', minimum=0.0,
+        0.05, 'a score below this part of its running mean has fallen: D learns nothing new of the target', minimum=0.0,
         maximum=1.0, live=True)
     fall_frames: int = parameter(
         5, 'consecutive frames with a fallen score before the target counts as lost', minimum=1, maximum=1000,
