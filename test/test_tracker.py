@@ -197,7 +197,7 @@ def test_a_sudden_fall_of_the_score_loses_the_target_and_a_slow_one_does_not():
 
 
 def test_a_fallen_score_is_measured_anew_after_the_target_was_taken_back():
-    tracker, target = by_hand(lost_score=0.0, reacquire_score=0.1)
+    tracker, target = by_hand(lost_score=0.0, reacquire_score=0.1, fall_ratio=0.25)
     assert states(tracker, target, [(10, 0.9, 1, 1)] + [(10, 0.3, 0, 0)] * 5)[-1] == 'l'
     assert states(tracker, target, [(30, 0.35, 0.7, 0.7)] * 12) == 'l' + 'u' * 11
 
