@@ -117,7 +117,7 @@ class TrackerConfig:
         5, 'consecutive frames with a fallen score before the target counts as lost', minimum=1, maximum=1000,
         unit='frames', live=True)
     reacquire_score: float = parameter(
-        0.12, 'a lost target is taken back only at this score', minimum=0.0, maximum=1.0, live=True)
+        0.06, 'a lost target is taken back only at this score', minimum=0.0, maximum=1.0, live=True)
     reacquire_identification: float = parameter(
         0.02, '... and only if the identifier gives at least this', minimum=0.0, maximum=1.0,
         live=True)
