@@ -63,8 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='begin with the first image recorded so long after the beginning of the bag (default: 0)')
     parser.add_argument('--output', type=Path, metavar='OUT_BAG', help='folder to make: a bag with the detections')
     parser.add_argument('--results', type=Path, metavar='OUT.txt',
-                        help='write one line x,y,w,h an image; the first is the given box, a lost target keeps its '
-                             'last, an image that cannot be read has nan')
+                        help='write one line x,y,w,h an image; the first is the given box, a lost target has the '
+                             'place where it is supposed, an image that cannot be read has nan')
     parser.add_argument('--id', default='1', metavar='TEXT', help="the target's id in the detections (default: 1)")
 
 

@@ -213,8 +213,8 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
     track.add_argument('--box', required=True, type=options.box, metavar='X,Y,W,H', help='the object in the first frame')
     track.add_argument('--output', type=Path, metavar='OUT.mp4', help='write the video with the boxes drawn')
     track.add_argument('--results', type=Path, metavar='OUT.txt',
-                       help='write one line x,y,w,h a frame; the first is the given box, a lost target keeps its '
-                            'last, a frame that cannot be read has nan')
+                       help='write one line x,y,w,h a frame; the first is the given box, a lost target has the '
+                            'place where it is supposed, a frame that cannot be read has nan')
     track.add_argument('--scores', action='store_true',
                        help='add two columns to the results: score in [0, 1] and state (tracking, uncertain, lost)')
     track.add_argument('--frames', type=options.positive, metavar='N', help='stop after N frames')

@@ -15,7 +15,7 @@ from .config import TrackerConfig
 from .crop import AUGMENTED_VIEWS, SEARCH_SIZE, VIEW_SIZE, Window, augmented_views, search_window, template_window
 from .discriminator import NEGATIVE_IOU, Discriminator, Samples, draw_samples
 from .presence import Presence, State, probability
-from .proposals import Proposals, vote
+from .proposals import vote
 from .redetection import SAME_IOU, Redetection
 from .runtime import Template, make_nets
 
@@ -218,7 +218,9 @@ class Tracker:
 
         self._fit(target, frame)
         window = self._window(target)                                                    # Algorithm 1, line 4
-        look = self._look(window, target, frame, target.corners)                         # lines 5-11
+        # the window decides nothing where a lost target is sought: it may return anywhere
+        influence = 0.0 if target.seeking else self.config.window_influence
+        look = self._look(window, target, frame, target.corners, influence)              # lines 5-11
         corners, fused = window.to_frame(look.box), float(look.scores[look.best])
         c, nu, tau = (float(value) for value in look.parts[look.best])
         score = self._judge(target, corners, fused, nu, tau)
@@ -273,7 +275,7 @@ class Tracker:
         for box in sorted(boxes, key=lambda box: np.linalg.norm(box[:2] + box[2:] / 2 - target.center))[:CONSIDERED]:
             place = xywh_to_xyxy(box)
             window = search_window(box[:2] + box[2:] / 2, *box[2:])
-            look = self._look(window, target, frame, place)
+            look = self._look(window, target, frame, place, 0.0)
             corners, fused, (c, nu, tau) = window.to_frame(look.box), float(look.scores[look.best]), look.parts[look.best]
             if self._agree(fused, nu, tau) and iou(corners, place) > SAME_IOU and (not found or fused > found[1]):
                 found = corners, fused, float(nu), float(tau), float(c)
@@ -298,7 +300,8 @@ class Tracker:
         """
         target, frame = self._followed(), check_frame(frame)
         center, size = last[:2] + last[2:] / 2, np.maximum(last[2:], MIN_SIZE)
-        return self._look(search_window(center, *size), target, frame, np.concatenate([center - size / 2, center + size / 2]))
+        corners = np.concatenate([center - size / 2, center + size / 2])
+        return self._look(search_window(center, *size), target, frame, corners, self.config.window_influence)
 
     def _one_blas_thread(self):
         """A second one gains little on D's matrices, and then waits busily while the networks want its core."""
@@ -324,12 +327,11 @@ class Tracker:
         for picture, box in augmented_views(crop, box):
             yield self.nets.features(picture), draw(box, 0.5 / AUGMENTED_VIEWS, VIEW_SIZE)
 
-    def _look(self, window: Window, target: Target, frame: np.ndarray, last: np.ndarray) -> Look:
-        """Algorithm 1, lines 5 to 11, in one search region; last (4,): where the target was, corners in the frame."""
+    def _look(self, window: Window, target: Target, frame: np.ndarray, last: np.ndarray, influence: float) -> Look:
+        """Algorithm 1, lines 5 to 11, in one search region; last (4,): where the target was, corners in the frame.
+        influence: of the cosine window over the region on the rank of the anchors."""
         config, last = self.config, np.float32(window.to_crop(last))
         phi, anchors, coarse = self.nets.search(window.cut(frame, target.border), target.template)  # line 5
-        # the window decides nothing where a lost target is sought: it may return anywhere
-        influence = 0.0 if target.seeking else config.window_influence
         proposals = self.nets.select(anchors, coarse, last, config.scale_penalty, influence)        # line 6
         refined, views, tau = self.nets.refine(phi, proposals.boxes, target.template,
                                                target.discriminator.classifier)                     # lines 7-10

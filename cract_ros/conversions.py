@@ -79,8 +79,8 @@ def box_to_message(box) -> BoundingBox2D:
 def to_detection(estimate, header: Header, target_id: str) -> Detection2D:
     """The answer to one image, stamped as that image.
 
-    One hypothesis with the final score while the target is followed, none when it is lost; the box is then the last
-    known one.
+    One hypothesis with the final score while the target is followed, none when it is lost; the box is then where
+    it is supposed to be.
     """
     message = Detection2D(header=header, bbox=box_to_message(estimate.box), id=target_id)
     if estimate.state.value != 'lost':

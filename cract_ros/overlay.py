@@ -15,7 +15,7 @@ def draw(frame: np.ndarray, box, state: str, score: float | None = None, target_
          truth=None) -> np.ndarray:
     """A copy of a (H, W, 3) uint8 BGR frame with the box (x, y, w, h in pixels) on it.
 
-    `state` is 'tracking', 'uncertain' or 'lost'; for a lost target, whose box is the last known one, LOST stands
+    `state` is 'tracking', 'uncertain' or 'lost'; for a lost target, whose box is a supposition, LOST stands
     across the top of the frame. `truth` (x, y, w, h) is drawn as a thin white line unless it holds a nan.
     """
     canvas = np.array(frame, np.uint8, order='C')

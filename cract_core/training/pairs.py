@@ -9,7 +9,7 @@ mirroring, stretching, light and blur allow.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Mapping, NamedTuple
 
 import cv2
