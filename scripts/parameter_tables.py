@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from cract_core.cli import parameter_table
+from cract_core.commands.params import parameter_table
 from cract_core.config import TrackerConfig
 from cract_ros.parameters import NodeConfig
 

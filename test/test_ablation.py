@@ -153,7 +153,7 @@ def test_features_at_stride_16_hold_nothing_between_their_cells(made):
 
 @pytest.mark.parametrize('name', [name for name, one in ABLATIONS.items() if one.fresh])
 def test_a_variant_and_its_baseline_train_from_the_same_start(name, root, shards, tmp_path):
-    args = cli._parser(['ablate']).parse_args(
+    args = cli.parse(
         ['ablate', name, str(root), '--data', str(shards), '--steps', '1', '--batch', '2'])
     one, trained, shipped = ABLATIONS[name], {}, load_weights().state_dict()
     for variant in one.variants:

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cract_core import cli
+from cract_core import cli, options
+from cract_core.commands import COMMANDS
 from cract_core.config import TrackerConfig
 from cract_core.evaluation.sequences import read_boxes, read_folders
 
@@ -55,7 +56,7 @@ def run_help(*arguments):
 
 def test_help_is_a_manual_and_loads_no_torch():
     text = run_help()
-    for command in ('track', 'eval', 'bag', 'train', 'synth', 'params'):
+    for command in COMMANDS:
         assert f'\n    {command}  ' in text
     assert 'examples:' in text and 'Exit status' in text
     loaded = subprocess.run([sys.executable, '-c', 'import sys, cract_core.cli as cli\n'
@@ -65,7 +66,7 @@ def test_help_is_a_manual_and_loads_no_torch():
     assert 'LOADED False False' in loaded
 
 
-@pytest.mark.parametrize('command', ['track', 'eval', 'bag', 'train', 'synth', 'params'])
+@pytest.mark.parametrize('command', COMMANDS)
 def test_every_command_explains_itself(command):
     assert f'usage: cract {command}' in run_help(command)
 
@@ -82,8 +83,7 @@ def test_every_parameter_is_an_option_and_a_row_of_the_table(capsys):
 
 
 def parsed(*arguments):
-    args = cli._parser([]).parse_args(['track', 'x', '--box', '1,2,3,4', *arguments])
-    return cli._config(args)
+    return options.tracker_config(cli.parse(['track', 'x', '--box', '1,2,3,4', *arguments]))
 
 
 def test_options_win_over_the_file_and_the_file_over_the_defaults(tmp_path):

@@ -577,7 +577,7 @@ def test_a_wrong_parameter_file_is_one_sentence(tmp_path, capsys, content, reaso
 
 @pytest.mark.parametrize('words', [['--box', '-5,10,30,30'], ['--box=-5,10,30,30'], ['--box', '-.5e1,10,30,30']])
 def test_a_box_may_begin_left_of_the_frame(words):
-    args = cli._parser([]).parse_args(['track', 'x', *words, '--score-offset', '-1e-3'])
+    args = cli.parse(['track', 'x', *words, '--score-offset', '-1e-3'])
     assert args.box.tolist() == [-5, 10, 30, 30] and args.config_score_offset == -0.001
 
 

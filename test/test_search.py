@@ -6,7 +6,7 @@ import optuna
 import pytest
 import yaml
 
-from cract_core import cli
+from cract_core import cli, options
 from cract_core.config import TrackerConfig
 from cract_core.evaluation import search
 from cract_core.evaluation.protocols import paired_difference
@@ -54,8 +54,7 @@ def test_a_study_resumes_and_its_result_is_a_configuration(root, tmp_path, capsy
     second = json.loads((out / 'tune.json').read_text())
     assert second['trials'] + second['stopped'] == 3
     assert second['auc']['default'] == first['auc']['default'] <= second['auc']['best']
-    args = cli._parser([]).parse_args(['eval', str(root), '--config', str(out / 'tuned.yaml')])
-    config = cli._config(args)
+    config = options.tracker_config(cli.parse(['eval', str(root), '--config', str(out / 'tuned.yaml')]))
     assert (config.alpha, config.num_proposals) == (second['best']['alpha'], second['best']['num_proposals'])
     assert config.init_positives == 20  # what the search started from stays
     assert cli.main([*command[:3], 'alpha', *command[4:]]) == 2

@@ -1,4 +1,4 @@
-"""`cract ablate`: what each part of the tracker is worth.
+"""What each part of the tracker is worth.
 
 The variants of an ablation run on the same sequences with the same seeds; differences are paired over sequences, each
 averaged over the seeds first. Where a variant is another network, it and the baseline get the same short training: both
@@ -6,12 +6,9 @@ start from the same weights, the heads that the variant concerns from the same r
 """
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
 import json
-import os
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Mapping
@@ -22,10 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .. import __version__, discriminator
+from .. import discriminator
 from ..backbone import PHI4_CHANNELS, conv_norm
 from ..config import TrackerConfig
-from ..files import write_text
 from ..model import CHANNELS, CractModel, Refined, Template, load_weights, save_weights
 from ..refine import apply_offsets
 from ..roi_align import roi_align
@@ -34,7 +30,7 @@ from ..tracker import Tracker
 from . import runner
 from .execution import Job, Store, TrackerSpec, execute_stored
 from .protocols import paired_difference
-from .sequences import Sequence, read_folders
+from .sequences import Sequence
 
 
 class ParallelModel(CractModel):
@@ -180,64 +176,6 @@ class VariantSpec(TrackerSpec):
         return TrackerSpec('cract', self.config).identity
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `cract ablate`, without those of the tracker."""
-    parser.add_argument('name', metavar='NAME', choices=NAMES, help=f'one of {", ".join(NAMES)}')
-    parser.add_argument('root', metavar='ROOT', help='folder of <set>/<sequence> folders to measure on')
-    parser.add_argument('--seeds', type=_seeds, default=(0,), metavar='A,B',
-                        help='of the tracker, and of the training where there is one (default: 0)')
-    parser.add_argument('--output', type=Path, metavar='DIR',
-                        help='folder of NAME.md, NAME.json, the runs and trained weights; what is there already is '
-                             'not repeated (default: runs/ablate-NAME)')
-    parser.add_argument('--jobs', type=int, default=1, metavar='N', help='sequences at a time (default: 1)')
-    group = parser.add_argument_group('training, for ' + ', '.join(
-        name for name, ablation in ABLATIONS.items() if ablation.fresh))
-    group.add_argument('--data', metavar='SHARDS', help='training data, as for `cract train`')
-    group.add_argument('--steps', type=int, default=300, metavar='N', help='batches for each variant (default: 300)')
-    group.add_argument('--batch', type=int, default=16, metavar='N', help='pairs in a batch (default: 16)')
-    group.add_argument('--images', type=int, default=0, metavar='N', help='read only so many images (default: all)')
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    if not all(part.isdecimal() for part in text.split(',')):
-        raise argparse.ArgumentTypeError(f'expected whole numbers with commas between them, got {text!r}')
-    return tuple(dict.fromkeys(int(part) for part in text.split(',')))
-
-
-def run(args: argparse.Namespace, base: TrackerConfig) -> int:
-    """Train where needed, measure all variants around `base`, print the table and write it as JSON and Markdown."""
-    ablation = find_ablation(args.name, base)
-    for option in ('steps', 'batch', 'jobs'):
-        if getattr(args, option) < 1:
-            raise ValueError(f'--{option} must be at least 1, got {getattr(args, option)}')
-    if ablation.fresh and not args.data:
-        raise ValueError(f'the ablation {args.name} compares networks that are trained first: give --data with a '
-                         'folder of training data, and with --steps the same short budget for each')
-    if args.data and not ablation.fresh:
-        raise ValueError(f'the ablation {args.name} trains nothing: leave out --data')
-    if args.jobs > 1 and not base.threads:  # share the cores instead of fighting for them
-        base = base.replace(threads=max(1, (os.cpu_count() or 1) // args.jobs))
-    sequences = read_folders(args.root)
-    output = args.output or Path('runs') / f'ablate-{args.name}'
-    specs = {}
-    for seed in args.seeds:
-        for variant in ablation.variants:
-            config = base.replace(seed=seed, **variant.changes)
-            if ablation.fresh:
-                config = config.replace(weights=str(train_variant(variant, ablation.fresh, config, args, output)))
-            specs[variant.name, seed] = VariantSpec(f'{variant.name}-seed{seed}', config)
-    figures = dict(ablation=args.name, text=ablation.text, root=str(args.root), version=__version__,
-                   date=time.strftime('%Y-%m-%dT%H:%M:%S%z'),
-                   training=dict(fresh=ablation.fresh, steps=args.steps, batch=args.batch, images=args.images)
-                   if ablation.fresh else None,
-                   **measure(specs, sequences, output, args.jobs), environment=runner.environment())
-    write_text(output / f'{args.name}.json', json.dumps(figures, indent=2) + '\n')
-    text = markdown(figures)
-    write_text(output / f'{args.name}.md', text)
-    print(text, end='')
-    return 0
-
-
 def start_weights(kind: type[CractModel], fresh: tuple[str, ...], source: str, seed: int, path: Path) -> None:
     """Write the weights that the training of a variant starts from: those of `source`, but for the fresh heads."""
     trained = load_weights(source)
@@ -256,8 +194,7 @@ def start_weights(kind: type[CractModel], fresh: tuple[str, ...], source: str, s
     save_weights(model, path)
 
 
-def train_variant(variant: Variant, fresh: tuple[str, ...], config: TrackerConfig, args: argparse.Namespace,
-                  output: Path) -> Path:
+def train_variant(variant: Variant, fresh: tuple[str, ...], config: TrackerConfig, args, output: Path) -> Path:
     """Train the heads of a variant on the frozen backbone, or go on with that; returns the path of its weights.
 
     ValueError where the folder holds a training with other settings.

@@ -1,4 +1,4 @@
-"""`cract tune`: choose the tracker's own knobs on annotated sequences.
+"""Choose the tracker's own knobs on annotated sequences.
 
 Optuna's TPE sampler proposes values and each trial tracks the sequences one by one. A trial is stopped as soon as a
 Wilcoxon signed-rank test over the sequences done so far says that it is worse than the best one. The study is a journal
@@ -6,10 +6,7 @@ file: it resumes, and several processes that name the same folder share it.
 """
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
-import time
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -18,13 +15,12 @@ import numpy as np
 import yaml
 from tqdm import tqdm
 
-from .. import __version__, options
 from ..config import TrackerConfig, field_type
 from ..files import write_text
 from . import runner
 from .execution import Job, TrackerSpec
 from .protocols import Difference, paired_difference
-from .sequences import Sequence, read_folder, read_folders, write_rendered
+from .sequences import Sequence, read_folder, write_rendered
 
 MACHINE = ('device', 'threads')     # what says nothing about the tracker's answers has no place in a tuned file
 UNTUNED = ('threads', 'seed')
@@ -48,52 +44,6 @@ RANGES = {
     'regularization': Range(1e-4, 1.0, log=True),
 }
 DEFAULT_PARAMETERS = ('alpha', 'beta', *RANGES)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `cract tune`, without those of the tracker."""
-    parser.add_argument('root', metavar='ROOT', help='folder of <set>/<sequence> folders to tune on')
-    parser.add_argument('--parameters', default=','.join(DEFAULT_PARAMETERS), metavar='A,B',
-                        help=f'what to search; any numeric parameter of the tracker (default: '
-                             f'{",".join(DEFAULT_PARAMETERS)})')
-    parser.add_argument('--trials', type=options.positive, default=50, metavar='N',
-                        help='finished trials that the study shall have in the end (default: 50)')
-    parser.add_argument('--output', type=Path, default=Path('runs/tune'), metavar='DIR',
-                        help='folder of the study, tuned.yaml, tune.json and the rendered clips; the same folder '
-                             'again goes on, or joins in (default: runs/tune)')
-    parser.add_argument('--rendered', type=options.natural, default=0, metavar='N', help='clips of `cract synth` besides ROOT')
-    parser.add_argument('--rendered-frames', type=options.positive, default=150, metavar='N', help='length of each (default: 150)')
-    parser.add_argument('--rendered-seed', type=options.natural, default=0, metavar='N',
-                        help='seed of the first; the next ones count up (default: 0)')
-    parser.add_argument('--search-seed', type=options.natural, default=0, metavar='N',
-                        help='of the sampler and the bootstrap (default: 0)')
-
-
-def run(args: argparse.Namespace, base: TrackerConfig) -> int:
-    """Search around `base`; prints the table and writes `tuned.yaml` and `tune.json` into the output folder."""
-    try:
-        import optuna
-        import scipy  # noqa: F401  (the pruner's)
-    except ImportError as error:
-        raise ValueError(f'cract tune needs the package {error.name}: pip install "cract_ros[tune]"') from error
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    for name, value in (('--trials', args.trials), ('--rendered-frames', args.rendered_frames)):
-        if value < 1:
-            raise ValueError(f'{name} must be at least 1, got {value}')
-    ranges = choose_ranges(tuple(args.parameters.split(',')), base)
-    args.output.mkdir(parents=True, exist_ok=True)
-    sequences = read_folders(args.root) + rendered_clips(
-        args.output / 'rendered', args.rendered, args.rendered_frames, args.rendered_seed)
-    sequences = sorted(sequences, key=lambda one: len(one.images))  # a bad trial ends after the cheapest evidence
-    study = open_study(args.output, base, ranges, sequences, args.search_seed)
-    search(study, base, ranges, sequences, args.trials)
-    figures = dict(summarize(study, sequences, args.search_seed), version=__version__, root=str(args.root),
-                   date=time.strftime('%Y-%m-%dT%H:%M:%S%z'), ranges=ranges, environment=runner.environment())
-    write_text(args.output / 'tune.json', json.dumps(figures, indent=2) + '\n')
-    text = table(figures)
-    write_config(args.output / 'tuned.yaml', base.replace(**figures['best']), text)
-    print(f'{text}\n\ntuned configuration: {args.output / "tuned.yaml"}')
-    return 0
 
 
 def choose_ranges(names: tuple[str, ...], base: TrackerConfig) -> dict[str, Range]:

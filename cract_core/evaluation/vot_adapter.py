@@ -20,11 +20,11 @@ import numpy as np
 
 from ..video import read_image
 from .benchmarks import polygon_to_box
+from .trackers import parse_adapter
 
 
 def main(argv: list[str] | None = None) -> int:
     """Serve until the toolkit ends the session; exit status 2 with one sentence on stderr for wrong input."""
-    from ..cli import parse_adapter
     try:
         try:
             import trax

@@ -1,7 +1,6 @@
 """From the torch model to the graphs of the package, and to ONNX and OpenVINO files for other programs."""
 from __future__ import annotations
 
-import argparse
 import io
 import warnings
 from pathlib import Path
@@ -15,11 +14,10 @@ from torch import Tensor, nn
 
 from ..crop import SEARCH_SIZE, TEMPLATE_SIZE, VIEW_SIZE
 from ..discriminator import HIDDEN, PROJECTED
-from ..model import CractModel, Template, load_weights
+from ..model import CractModel, Template
 from ..roi_align import BINS, LEVELS
 from ..rpn import Kernels
-from ..weights_file import find_weights, read_weights
-from . import TEMPLATES, graphs
+from . import TEMPLATES
 from .torch_nets import refine
 
 OPSET = 17
@@ -131,50 +129,6 @@ def differences(model: CractModel, name: str, run: Callable[[dict], list[np.ndar
             for output, a, b in zip(outputs, found, expected)}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `cract export`."""
-    parser.add_argument('output', type=Path, metavar='OUT_DIR', help='folder for the files, made if need be')
-    parser.add_argument('--weights', default='', metavar='FILE', help='weights to export (default: the package\'s)')
-    parser.add_argument('--form', choices=('onnx', 'openvino'), default='onnx', help='of the files (default: onnx)')
-    parser.add_argument('--precision', choices=('fp32', 'int8'), default='fp32',
-                        help='int8 also writes OUT_DIR/cract.pt, the weights with the measured ranges (default: fp32)')
-    parser.add_argument('--data', type=Path, metavar='DIR',
-                        help='training shards NAME.tar and NAME.jsonl on which the ranges for int8 are measured')
-    parser.add_argument('--images', type=int, default=200, metavar='N', help='of them (default: 200)')
-    parser.add_argument('--structure', action='store_true',
-                        help='write only the empty graphs that belong into cract_core/runtime/graphs, for developers who '
-                             'changed the networks')
-
-
-def run(args: argparse.Namespace) -> int:
-    """`cract export`; ValueError where a graph does not compute what the model does."""
-    model, weights = load_weights(args.weights), read_weights(args.weights)
-    args.output.mkdir(parents=True, exist_ok=True)
-    if args.structure:
-        for name in graphs.GRAPHS:
-            onnx.save(strip(trace(model, name), model), args.output / f'{name}.onnx')
-        print(f'{", ".join(graphs.GRAPHS)} in {args.output}')
-        return 0
-    int8 = args.precision == 'int8'
-    if int8 and (args.data or not weights.ranges):
-        if args.data is None:
-            raise ValueError('these weights have no ranges for int8 yet: give training images with --data DIR')
-        from .calibrate import measure_ranges
-        weights = weights._replace(ranges=measure_ranges(weights, args.data, args.images))
-        content = torch.load(find_weights(args.weights), map_location='cpu', weights_only=True)
-        torch.save({**content, 'ranges': weights.ranges}, args.output / 'cract.pt')
-    for name in graphs.GRAPHS:
-        graph = graphs.graph(name, weights, int8, outputs=args.form == 'onnx')
-        path, evaluate = write(graph, args.output / name, args.form)
-        found = differences(model, name, evaluate)
-        print(f'{path}  largest difference to torch: '
-              + ', '.join(f'{output} {value:.1e}' for output, value in found.items()), flush=True)
-        limit = TOLERANCE['int8' if int8 and name in graphs.INT8_GRAPHS else 'fp32']
-        if max(found.values()) > limit:
-            raise ValueError(f'{path} does not compute what the model does: it differs by more than {limit:g}')
-    return 0
-
-
 def write(graph: onnx.ModelProto, path: Path, form: str) -> tuple[Path, Callable[[dict], list[np.ndarray]]]:
     """Write a graph as `form`; returns the file and a function that evaluates it as it was written."""
     if form == 'onnx':
@@ -189,4 +143,3 @@ def write(graph: onnx.ModelProto, path: Path, form: str) -> tuple[Path, Callable
     ov.save_model(ov.Core().read_model(graph.SerializeToString()), path, compress_to_fp16=False)
     compiled = ov.Core().compile_model(path, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
     return path, lambda inputs: list(compiled(inputs).values())
-

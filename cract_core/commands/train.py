@@ -1,4 +1,4 @@
-"""`cract train`: command-line side of the training loop."""
+"""`cract train`: train the networks offline on image pairs."""
 from __future__ import annotations
 
 import argparse
@@ -6,6 +6,8 @@ from pathlib import Path
 
 from .. import options
 from ..files import keep_apart
+
+DESCRIPTION = 'Train the networks offline on image pairs.'
 
 OVERRIDES = ('data', 'output', 'imagenet', 'start_from', 'device', 'threads', 'seed', 'steps', 'minutes', 'batch',
              'images')
@@ -30,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train as the arguments say; prints the path of the finished weights."""
-    from .loop import TrainConfig, train
+    from ..training.loop import TrainConfig, train
     config = TrainConfig.read(args.config, **{name: getattr(args, name) for name in OVERRIDES})
     if not config.data:
         raise ValueError('no training data: give --data FOLDER or set `data` in the configuration')
@@ -41,9 +43,3 @@ def run(args: argparse.Namespace) -> int:
                    {'the output': Path(config.output) / name})
     print(train(config, resume=args.resume))
     return 0
-
-
-if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description='Train CRACT offline.')
-    add_arguments(parser)
-    raise SystemExit(run(parser.parse_args()))

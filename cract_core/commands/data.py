@@ -8,6 +8,8 @@ from pathlib import Path
 
 from .. import options
 
+DESCRIPTION = 'Make and look at the images that `cract train` learns from.'
+
 SHOW = """\
 Draw a contact sheet of augmented training pairs: template and search region of each pair with the target's box, green,
 orange where the template shows another object (a negative pair), and known boxes of other objects, blue."""
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the chosen command of `cract data`."""
     if args.data_command == 'show':
         return show(args)
-    from .pack import pack
+    from ..training.pack import pack
     if min(args.images, args.gap, args.threads) < 1:
         raise ValueError('--images, --gap and --threads must be at least 1')
     left_out: dict[str, str] = {}
@@ -65,9 +67,9 @@ def show(args: argparse.Namespace) -> int:
     import numpy as np
 
     from ..video import write_image
-    from .loop import TrainConfig
-    from .pairs import PairSampler
-    from .pictures import load_bank
+    from ..training.loop import TrainConfig
+    from ..training.pairs import PairSampler
+    from ..training.pictures import load_bank
     config = TrainConfig.read(args.config) if args.config else TrainConfig()
     if args.pairs < 1 or args.columns < 1:
         raise ValueError('a contact sheet needs at least one pair and one column')
