@@ -27,12 +27,12 @@ STAMPS := $(VENV)/.stamps
 hash = $(shell cat $(1) 2>/dev/null | sha256sum | cut -c1-16)
 VENV_KEY := $(shell { $(PYTHON) -VV; echo $(CURDIR) $(ROS); } 2>&1 | sha256sum | cut -c1-16)
 VENV_STAMP := $(STAMPS)/venv-$(VENV_KEY)
-DEPENDENCIES_STAMP := $(STAMPS)/dependencies-$(call hash,requirements.txt requirements-ros.txt constraints.txt)
+DEPENDENCIES_STAMP := $(STAMPS)/dependencies-$(call hash,pyproject.toml scripts/requirements.py constraints.txt)
 VISION_FILES := $(sort $(wildcard third_party/vision_msgs/* third_party/vision_msgs/msg/* cmake/*))
-VISION_STAMP := $(STAMPS)/vision_msgs-$(call hash,$(VISION_FILES) requirements-ros.txt)
+VISION_STAMP := $(STAMPS)/vision_msgs-$(call hash,$(VISION_FILES) constraints.txt)
 PACKAGE_FILES := CMakeLists.txt package.xml pyproject.toml setup.py cract_core/__init__.py cract_ros/__init__.py \
     $(sort $(wildcard msg/*/* launch/* config/* scripts/* cmake/*)) $(VISION_FILES)
-PACKAGE_STAMP := $(STAMPS)/package-$(call hash,$(PACKAGE_FILES) requirements-ros.txt)
+PACKAGE_STAMP := $(STAMPS)/package-$(call hash,$(PACKAGE_FILES))
 
 # $(call done,step): mark the step as done, and only in its present form
 done = rm -f $(STAMPS)/$(1)-* && touch $@
@@ -77,7 +77,7 @@ $(VENV_STAMP):
 $(DEPENDENCIES_STAMP): $(VENV_STAMP)
 	@echo 'Installing the dependencies'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	    --requirement requirements.txt $(if $(filter wheels,$(ROS)),--requirement requirements-ros.txt)
+	    --requirement <($(BIN)/python scripts/requirements.py ray $(if $(filter installed,$(ROS)),ros))
 	$(call done,dependencies)
 
 $(VISION_STAMP): $(DEPENDENCIES_STAMP)

@@ -1,7 +1,8 @@
-"""Build for pip: run the CMakeLists.txt that colcon runs, and pack what it installs.
+"""Build for pip: the library alone, or, where ROS is in reach, with the node.
 
-In a ROS workspace colcon builds this package through CMakeLists.txt and does not use this file. With pip, ROS must be
-in the environment that builds (`pip install --no-build-isolation .`) or in AMENT_PREFIX_PATH.
+With ROS the CMakeLists.txt is run that colcon runs, and what it installs is packed. ROS is in reach if its build tools
+are in the environment that builds (`pip install --no-build-isolation .`) or in AMENT_PREFIX_PATH. In a ROS workspace
+colcon builds this package through CMakeLists.txt and does not use this file.
 """
 from __future__ import annotations
 
@@ -12,21 +13,30 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from setuptools import Command, Distribution, setup
+from setuptools import Command, Distribution, find_namespace_packages, setup
 from setuptools.command.build import build
 
 ROOT = Path(__file__).resolve().parent
 
 
+def ros_prefixes() -> list[str]:
+    """Where ROS may be installed: AMENT_PREFIX_PATH, and this Python's prefix."""
+    prefixes = [p for p in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep) if p]
+    return prefixes if sys.prefix in prefixes else [*prefixes, sys.prefix]
+
+
+ROS = any(Path(prefix, 'share', 'ament_cmake').is_dir() for prefix in ros_prefixes())
+
+
 class BinaryDistribution(Distribution):
-    """The generated type support is compiled: the wheel belongs to one Python and one platform."""
+    """With the node: its generated type support is compiled, and the wheel belongs to one Python and one platform."""
 
     def has_ext_modules(self) -> bool:
-        return True
+        return ROS
 
     def has_data(self) -> bool:
         """What setuptools asks before it packs data files into an editable wheel."""
-        return True
+        return ROS
 
 
 class BuildRos(Command):
@@ -98,9 +108,7 @@ def ros_environment() -> dict[str, str]:
     An isolated pip build hides the environment's own site-packages, where the Python half of the ROS build tools is:
     its folders are taken off PYTHONPATH, so that CMake's children see them again.
     """
-    prefixes = [p for p in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep) if p]
-    if sys.prefix not in prefixes:
-        prefixes.append(sys.prefix)
+    prefixes = ros_prefixes()
     python_path = [p for p in os.environ.get('PYTHONPATH', '').split(os.pathsep) if p and 'pip-build-env-' not in p]
     return dict(os.environ, AMENT_PREFIX_PATH=os.pathsep.join(prefixes), CMAKE_PREFIX_PATH=os.pathsep.join(prefixes),
                 PYTHONPATH=os.pathsep.join(python_path),
@@ -110,11 +118,19 @@ def ros_environment() -> dict[str, str]:
 class Build(build):
     """The Python build, and after it the ROS build."""
 
-    sub_commands = [*build.sub_commands, ('build_ros', None)]
+    sub_commands = [*build.sub_commands, ('build_ros', lambda self: ROS)]
+
+    def run(self) -> None:
+        super().run()
+        if not ROS:
+            print('No ROS 2 is in reach: cract_core and the command cract are built, and the ROS 2 node is left out.',
+                  file=sys.stderr)
 
 
 setup(
     distclass=BinaryDistribution,
     cmdclass={'build': Build, 'build_ros': BuildRos},
-    data_files=[('', [])],  # filled by BuildRos
+    packages=find_namespace_packages(include=['cract_core*', *['cract_ros*'] * ROS]),
+    entry_points={'console_scripts': ['cract = cract_core.cli:main', *['cract-tracker = cract_ros.node:main'] * ROS]},
+    data_files=[('', [])] if ROS else [],  # filled by BuildRos
 )

@@ -5,7 +5,7 @@ What the user got wrong is one sentence on stderr and exit status 2; `--tracebac
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
 import io
 import os
 import sys
@@ -69,7 +69,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """The arguments of a command; `run` among them is what it does with them. SystemExit for wrong ones and for --help."""
-    parser = options.Parser(prog='cract', description=DESCRIPTION, epilog=EXAMPLES,
+    node = '' if importlib.util.find_spec('cract_ros') else '\nThe ROS 2 node is not installed: ROS 2 was not there.'
+    parser = options.Parser(prog='cract', description=DESCRIPTION, epilog=EXAMPLES + node,
                             formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--traceback', action='store_true', help='on an error, show where in the program it arose')
     commands = parser.add_subparsers(title='commands', dest='command', required=True, metavar='COMMAND')

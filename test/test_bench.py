@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from cract_core import cli
 from cract_core.evaluation import bench
 from cract_core.model import load_weights
+from cract_core.evaluation.sequences import read_folders
 
 
 def test_figures_of_trackers_and_runtimes(tmp_path, capsys):
@@ -36,7 +37,7 @@ def test_auc_is_that_of_the_sequences(tmp_path):
     root = tmp_path / 'root'
     assert cli.main(['synth', str(root / 'made' / 'one'), '--frames', '6', '--size', '320x240']) == 0
     specs = bench.TrackerSpec('kcf', bench.TrackerConfig())
-    figures = bench.accuracy(specs, bench.read_folders(root))
+    figures = bench.accuracy(specs, read_folders(root))
     path = tmp_path / 'eval.json'
     assert cli.main(['eval', str(root), '--tracker', 'kcf', '--json', str(path)]) == 0
     assert figures == pytest.approx(json.loads(path.read_text())['mean']['auc'])

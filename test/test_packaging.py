@@ -105,13 +105,17 @@ def test_the_nodes_page_names_every_topic_and_service():
     assert not missing
 
 
+def copy_of_the_checkout(folder: Path) -> Path:
+    """Without earlier builds in it."""
+    skip = shutil.ignore_patterns('.*', 'build', 'install', 'log', 'dist', '*.egg-info', '__pycache__', 'runs', 'demo')
+    return shutil.copytree(ROOT, folder, ignore=skip)
+
+
 @pytest.fixture(scope='module')
 def wheel(tmp_path_factory) -> Path:
-    """The wheel of this checkout, built from a copy that has no earlier build in it."""
+    """The wheel of this checkout."""
     folder = tmp_path_factory.mktemp('wheel')
-    source = folder / 'source'
-    skip = shutil.ignore_patterns('.*', 'build', 'install', 'log', 'dist', '*.egg-info', '__pycache__', 'runs', 'demo')
-    shutil.copytree(ROOT, source, ignore=skip)
+    source = copy_of_the_checkout(folder / 'source')
     # a build isolated by pip may hide these tools; here the environment itself is the build environment
     subprocess.run([sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-build-isolation',
                     '--wheel-dir', folder, source], check=True)
@@ -172,3 +176,50 @@ def test_wheel_works_in_a_new_environment(wheel, tmp_path):
                                            'tracker.init(frame, (140, 100, 40, 40))\n'
                                            'assert np.isfinite(tracker.update(frame).box).all()\n'
                                            'print(*State)')
+
+
+@pytest.mark.slow
+def test_without_ros_the_library_and_its_command_are_installed(tmp_path):
+    """In an environment without ROS, compiler and cmake; what the library stands on is lent to it."""
+    venv.create(tmp_path / 'venv', with_pip=False)
+    python = tmp_path / 'venv/bin/python'
+    packages = Path(sysconfig.get_path('purelib', vars={'base': str(tmp_path / 'venv'), 'platbase': ''}))
+    (packages / 'lent.pth').write_text(sysconfig.get_path('purelib') + '\n')
+    bare = dict(PATH=str(python.parent), HOME=str(tmp_path))
+    source = copy_of_the_checkout(tmp_path / 'source')
+    done = subprocess.run([python, '-m', 'pip', 'install', '--verbose', '--no-deps', '--no-build-isolation',
+                           '--ignore-installed', '--no-index', source], env=bare, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout + done.stderr).count('the ROS 2 node is left out') == 1
+    assert sorted(one.name for one in packages.iterdir() if 'cract' in one.name) == [
+        'cract_core', f'cract_ros-{cract_core.__version__}.dist-info']
+    assert 'py3-none-any' in next(packages.glob('cract_ros-*/WHEEL')).read_text()
+    sources = {path.relative_to(ROOT) for path in (ROOT / 'cract_core').rglob('*')
+               if path.suffix not in ('', '.pyc') and path.is_file()}
+    assert Path('cract_core/weights/cract.pt') in sources and Path('cract_core/py.typed') in sources
+    assert not {str(path) for path in sources if not (packages / path).is_file()}
+    assert not (python.parent / 'cract-tracker').exists()
+    cract = python.parent / 'cract'
+
+    def run(*arguments) -> str:
+        done = subprocess.run([cract, *arguments], cwd=tmp_path, env=bare, text=True, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run('synth', 'clip', '--frames', '3', '--size', '160x120')
+    assert run('track', 'clip/img', '--box', '60,50,20,20', '--threads', '1').startswith('3 frames on cpu')
+
+
+def test_make_installs_every_dependency_in_a_pinned_version():
+    """What pyproject.toml names has its version in constraints.txt."""
+    tables = runpy.run_path(str(ROOT / 'scripts/requirements.py'))
+
+    def name(requirement: str) -> str:
+        return re.match(r'[\w.-]+', requirement).group().lower().replace('_', '-')
+    pinned = {name(line) for line in (ROOT / 'constraints.txt').read_text().splitlines() if '==' in line}
+    wanted = {name(one) for one in tables['requirements']([])}
+    assert {'numpy', 'torch', 'ray', 'pytest', 'ros-kilted-rclpy'} <= wanted
+    assert wanted <= pinned
+    assert 'ray' not in {name(one) for one in tables['requirements'](['ray'])}
+    with pytest.raises(ValueError, match='no extra lidar'):
+        tables['requirements'](['lidar'])

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import json
 import os
 import subprocess
@@ -55,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json and not args.json.absolute().parent.is_dir():
         raise FileNotFoundError(f'cannot write {args.json}: there is no folder {args.json.absolute().parent}')
     if args.ros:
+        if importlib.util.find_spec('cract_ros') is None:
+            raise ValueError('--ros measures the ROS 2 node, which is not installed')
         options = ['--json', str(args.json)] if args.json else []
         return subprocess.run([sys.executable, '-m', 'cract_ros.bench', *options], check=False).returncode
     if args.frames <= WARM_UP:
