@@ -91,7 +91,7 @@ class BagImages:
                 continue
             begin = found.recorded if begin is None else begin
             if found.topic == self._topic and found.kind in DECODERS and found.recorded > latest \
-                    and found.recorded >= begin + self._start * 1e9:
+                    and found.recorded >= begin + round(self._start * 1e9):    # a float holds no time in ns
                 yield found.recorded, found.kind, _attempt(types.deserialize_cdr, found.data, found.kind)
 
 

@@ -180,8 +180,8 @@ class TrackerConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             near = difflib.get_close_matches(unknown[0], known, 1)
-            raise ValueError(f'unknown parameter {unknown[0]!r}{f"; did you mean {near[0]}" if near else ""}; known are '
-                             f'{", ".join(sorted(known))}')
+            raise ValueError(f'unknown parameter {unknown[0]!r}: '
+                             + (f'did you mean {near[0]}?' if near else '`cract params` prints those that there are'))
         return cls(**values)
 
 

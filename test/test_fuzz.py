@@ -9,10 +9,7 @@ import array
 import dataclasses
 import json
 import math
-import os
 import struct
-import tracemalloc
-from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -22,7 +19,7 @@ pytest.importorskip('hypothesis', reason='hypothesis is not installed')
 pytest.importorskip('rclpy', reason='ROS 2 is not installed')
 
 from builtin_interfaces.msg import Time
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from vision_msgs.msg import BoundingBox2D, Detection2D, Detection2DArray
@@ -33,35 +30,7 @@ from cract_core.crop import search_window, template_window
 from cract_core.encodings import LAYOUTS, PIXELS_PER_BYTE, compressed_to_bgr
 from cract_ros import bearing, conversions, history, selector
 from cract_ros.parameters import NodeConfig
-
-EXAMPLES = int(os.environ.get('CRACT_FUZZ', 2000))
-OVERHEAD = 1 << 16  # bytes that a call may take apart from what the message's own bytes justify
-
-
-def fuzzed(share: float = 1.0):
-    return settings(max_examples=max(round(EXAMPLES * share), 1), deadline=None, database=None,
-                    derandomize='CRACT_FUZZ' not in os.environ, suppress_health_check=list(HealthCheck))
-
-
-@contextmanager
-def refusal():
-    """A ValueError is right if it is one sentence that fits into a line of a log; other exceptions are not."""
-    try:
-        yield
-    except ValueError as error:
-        assert 0 < len(str(error)) < 700 and '\n' not in str(error), str(error)
-
-
-@contextmanager
-def memory(limit: int):
-    """NumPy's and OpenCV's arrays included."""
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] <= limit + OVERHEAD
-    finally:
-        tracemalloc.stop()
-
+from fuzzing import fuzzed, memory, refusal
 
 np.median(np.ones(2))  # loads a part of NumPy at its first call
 

@@ -563,7 +563,7 @@ def test_numbers_in_exponential_form_are_numbers(tmp_path, text, value):
 
 
 @pytest.mark.parametrize('content, reason', [
-    ('alfa: 1', "unknown parameter 'alfa'; did you mean alpha"), ('alpha: "1e-3"', 'alpha must be of type float'),
+    ('alfa: 1', "unknown parameter 'alfa': did you mean alpha?"), ('alpha: "1e-3"', 'alpha must be of type float'),
     ('alpha: 0.1\nalpha: 0.2', "'alpha' is given twice"), ('1: 2\nb: 3', 'expected a mapping of names'),
     ('a: ' + '[' * 5000, 'is not YAML'), ('alpha: !!timestamp nonsense', 'is not YAML'), ('alpha: !!bool maybe', 'is not YAML'),
     ('[1, 2]', 'expected a mapping'), ('alpha: .inf', 'alpha must be'), ('? {a: 1}\n: 2', 'c.yaml'), ('\0', 'is not YAML')])
