@@ -124,7 +124,7 @@ def test_wheel_holds_all_that_the_checkout_has(wheel):
     """Every module, the weights, and what the ament index, `ros2 launch` and `ros2 run` look for."""
     names = {re.sub(r'^cract_ros-[^/]*\.data/data/', '', name) for name in zipfile.ZipFile(wheel).namelist()}
     sources = [path.relative_to(ROOT) for package in ('cract_core', 'cract_ros')
-               for path in (ROOT / package).rglob('*') if path.suffix in ('.py', '.pt', '.html', '.onnx')]
+               for path in (ROOT / package).rglob('*') if path.suffix in ('.py', '.pt', '.html', '.css', '.js', '.svg', '.onnx')]
     assert Path('cract_core/weights/cract.pt') in sources
     missing = {str(path) for path in sources} - names
     assert not missing
