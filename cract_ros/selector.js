@@ -84,7 +84,7 @@ function render() {
   pen.drawImage(shown.bitmap, left, top, s * shown.width, s * shown.height);
   if (!choice) return;
   const [a, , c] = corners(choice.box).map(toScreen), [x, y, w, h] = rectangle(a, c);
-  pen.fillStyle = '#0007';
+  pen.fillStyle = '#0006';
   pen.beginPath();
   pen.rect(0, 0, width, height);
   pen.rect(x, y, w, h);

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cract_ros.selector import Selector
 
 CONNECTIONS = 32  # at once; beyond, the one that has been without a request for the longest gives way
-IDLE = 15.0  # seconds for the head of a request, and between two requests
+IDLE = 10.0  # seconds for the head of a request, and between two requests
 BODY = 5.0  # seconds for the rest of it
 READING = 10.0  # seconds that a client may take to read an answer
 LONGEST_WAIT = 1.0  # seconds that a request waits for the next picture
@@ -38,7 +38,7 @@ LARGEST_HEAD = 16384  # bytes
 LARGEST_BODY = 4096  # bytes
 LONGEST_ID = 128  # characters
 SHORTEST_TOKEN = 8  # characters
-WRONG_TOKEN = 1.0  # seconds that the answer to a wrong token takes
+WRONG_TOKEN = 0.5  # seconds that the answer to a wrong token takes
 WIDTHS = (320, 640, 960, 1280, 1920, 2560)  # pixels: a picture is sent in the first that is enough, or as it is
 FILES = {'/': ('selector.html', 'text/html; charset=utf-8'), '/selector.css': ('selector.css', 'text/css'),
          '/selector.js': ('selector.js', 'text/javascript'), '/selector.svg': ('selector.svg', 'image/svg+xml')}
@@ -190,7 +190,8 @@ class Handler(RequestHandler):
     def write_error(self, status: int, **kwargs) -> None:
         self.set_header('Content-Type', 'text/plain; charset=utf-8')
         self.set_header('Connection', 'close')
-        self.finish(self._reason)
+        stream = self._stream
+        self.finish(self._reason).add_done_callback(lambda _: stream.close())
 
     def log_exception(self, kind, error, trace) -> None:
         if not isinstance(error, (HTTPError, StreamClosedError)):
