@@ -86,7 +86,7 @@ def write_image(path, image: np.ndarray, options: tuple = ()) -> None:
         raise ValueError(f'cannot write {path}: expected a name ending in {", ".join(IMAGE_SUFFIXES)}')
     try:
         done, data = cv2.imencode(suffix, image, options)
-    except cv2.error as error:
+    except cv2.error:
         done = False
     if not done:
         raise ValueError(f'cannot write {path}: {suffix} holds no image of {image.shape[1]} x {image.shape[0]} pixels')

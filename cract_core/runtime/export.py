@@ -189,4 +189,3 @@ def write(graph: onnx.ModelProto, path: Path, form: str) -> tuple[Path, Callable
     ov.save_model(ov.Core().read_model(graph.SerializeToString()), path, compress_to_fp16=False)
     compiled = ov.Core().compile_model(path, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
     return path, lambda inputs: list(compiled(inputs).values())
-
