@@ -230,7 +230,8 @@ def test_the_changelog_has_the_form_of_a_ros_package():
     """A section for each version and one for what is to come, as catkin_pkg, and with it bloom, reads it."""
     from catkin_pkg.changelog import get_changelog_from_path
     from docutils.core import publish_doctree
-    tree = publish_doctree((ROOT / 'CHANGELOG.rst').read_text(), settings_overrides=dict(report_level=2, halt_level=2))
+    tree = publish_doctree((ROOT / 'CHANGELOG.rst').read_text(), settings_overrides=dict(
+        report_level=2, halt_level=2, doctitle_xform=False))
     title, *sections = [node.astext() for node in tree.findall() if node.tagname == 'title']
     assert title == 'Changelog for package cract_ros' and sections[0] == 'Forthcoming'
     versions = [version for version, _, _ in get_changelog_from_path(str(ROOT), 'cract_ros').foreach_version()]
