@@ -20,7 +20,10 @@ from dataclasses import dataclass
 import cv2
 import rclpy
 from rcl_interfaces.msg import IntegerRange, ParameterDescriptor
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException, NameValidationException
 from rclpy.executors import ExternalShutdownException
+from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
@@ -75,7 +78,8 @@ class Selector(Node):
             ('init_target', InitTarget), ('reset', Trigger), ('pause', Trigger), ('resume', Trigger))}
         self.create_subscription(TrackState, f'{tracker}/state', self._on_state, QoSProfile(depth=10))
         self._overlays = None  # the subscription, while someone looks
-        self.create_timer(PERIOD, self._watch)
+        # of the machine: simulated time may stand still
+        self.create_timer(PERIOD, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._lock = threading.Lock()
         self._watched = -math.inf  # time of the latest look
         self._tell = lambda: None
@@ -230,13 +234,14 @@ def main(args: list[str] | None = None) -> int:
     """Serve the page until SIGINT or SIGTERM."""
     transport.use_profile()
     rclpy.init(args=args)
-    selector = Selector()
-    log = selector.get_logger()
+    log = get_logger('select')
     try:
         try:
+            selector = Selector()
             places, guard = web.serve(selector, *(selector.get_parameter(name).value
                                                   for name in ('host', 'port', 'names', 'token')))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, InvalidParameterTypeException, InvalidParameterValueException,
+                NameValidationException) as error:
             log.error(f'cannot serve the page: {error}')
             return 1
         log.info(f'choose the target on {" or ".join(places)}')

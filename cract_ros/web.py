@@ -29,7 +29,7 @@ from tornado.web import Application, HTTPError, RequestHandler
 if TYPE_CHECKING:
     from cract_ros.selector import Selector
 
-CONNECTIONS = 32  # at once; beyond, the one that has been without a request for the longest gives way
+CONNECTIONS = 128  # at once; beyond, the one that has been without a request for the longest gives way
 IDLE = 10.0  # seconds for the head of a request, and between two requests
 BODY = 5.0  # seconds for the rest of it
 READING = 10.0  # seconds that a client may take to read an answer
@@ -161,12 +161,12 @@ class Handler(RequestHandler):
             self.set_header(name, value)
 
     async def prepare(self) -> None:
-        self.server.begin(self._stream)
         if reason := self.server.guard.refusal(self.request):
             raise HTTPError(403, reason=reason)
         if self.needs_token and not self.server.guard.admits(self.request.headers.get('Authorization', '')):
             await asyncio.sleep(WRONG_TOKEN)
             raise HTTPError(401, reason='the token of this page is needed')
+        self.server.begin(self._stream)  # until here the connection may have to give way to others
 
     def on_finish(self) -> None:
         self.server.end(self._stream)
@@ -320,7 +320,7 @@ class Server(HTTPServer):
         super().handle_stream(stream, address)
 
     def begin(self, stream) -> None:
-        """A request of that connection is complete."""
+        """A request of that connection is complete, and worked on."""
         self._idle.pop(stream, None)
 
     def end(self, stream) -> None:
