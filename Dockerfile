@@ -16,7 +16,7 @@ RUN apt-get update \
     && rosdep update --rosdistro jazzy \
     && rosdep install -y --from-paths src --ignore-src --dependency-types buildtool --dependency-types build \
         --dependency-types exec \
-    && pip install --no-cache-dir threadpoolctl $RUNTIME \
+    && pip install --no-cache-dir threadpoolctl $RUNTIME "numpy==$(python3 -c 'import numpy; print(numpy.__version__)')" \
     && . /opt/ros/jazzy/setup.sh \
     && colcon build --packages-select cract_ros \
     && rm -rf build log /var/lib/apt/lists/*
