@@ -107,12 +107,15 @@ class Guard:
         return name in self._names or (is_loopback(name) if self.is_local else is_address(name))
 
     def refusal(self, request) -> str:
-        """Why a request of a browser is refused for where it comes from; '' if it is not."""
+        """Why a request is refused for the page that it comes from; '' if it is not.
+
+        A link of another page may open ours.
+        """
         host = request.headers.get('Host', '')
         if not self.knows(host):
             return 'this page is not known under that name: the parameter names of the page lists further ones'
         origin = request.headers.get('Origin')
-        if origin is not None and urlsplit_or_none(origin) != host:
+        if origin is not None and place(origin) != host:
             return 'another page asked'
         site = request.headers.get('Sec-Fetch-Site', 'same-origin')
         opened = request.method == 'GET' and request.path == '/' and request.headers.get('Sec-Fetch-Mode') == 'navigate'
@@ -126,8 +129,8 @@ class Guard:
                                                      f'Bearer {self.token}'.encode())
 
 
-def urlsplit_or_none(url: str) -> str | None:
-    """The host and port of an http(s) URL."""
+def place(url: str) -> str | None:
+    """Host and port of a web address; None for what is none."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -339,7 +342,7 @@ def serve(selector: 'Selector', host: str, port: int, names: str, token: str) ->
     Raises OSError for a place that cannot be had, ValueError for a wrong token.
     """
     sockets = bind_sockets(port, host)
-    guard = Guard(sockets, names, token)
+    guard = Guard(sockets, f'{names} {host}', token)
 
     async def run() -> None:
         server = Server(selector, sockets, guard)

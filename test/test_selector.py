@@ -225,6 +225,13 @@ def test_addresses_and_names_that_were_given_are_known(open_page, host):
     assert ask(open_page, 'GET', '/picture', Host=host, Authorization=token, Origin=f'http://{host}').status == 200
 
 
+def test_names_are_known_in_any_case_and_whole():
+    with socket.socket() as there:
+        there.bind(('127.0.0.1', 0))
+        guard = web.Guard([there], 'drone.example, ground.example', '')
+    assert guard.knows('DRONE.example:80') and guard.knows('ground.example') and not guard.knows('example')
+
+
 @pytest.mark.parametrize('headers', [
     dict(Origin='http://evil.example'), dict(Origin='null'), dict(Origin='http://127.0.0.1:1'), dict(Origin='http://['),
     dict(Origin='file://'), dict(Sec_Fetch_Site='cross-site'), dict(Sec_Fetch_Site='same-site')])
