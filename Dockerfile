@@ -9,13 +9,14 @@ ARG RUNTIME="onnx onnxruntime openvino"
 
 WORKDIR /ws
 COPY . src/cract_ros
+ENV PIP_BREAK_SYSTEM_PACKAGES=1
 # OpenCV and NumPy are Ubuntu's: those of PyPI do not go with its ROS packages. Hence pip comes after rosdep.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3-pip \
     && rosdep update --rosdistro jazzy \
     && rosdep install -y --from-paths src --ignore-src --dependency-types buildtool --dependency-types build \
         --dependency-types exec \
-    && pip install --no-cache-dir --break-system-packages threadpoolctl $RUNTIME \
+    && pip install --no-cache-dir threadpoolctl $RUNTIME "numpy==$(python3 -c 'import numpy; print(numpy.__version__)')" \
     && . /opt/ros/jazzy/setup.sh \
     && colcon build --packages-select cract_ros \
     && rm -rf build log /var/lib/apt/lists/*

@@ -228,8 +228,9 @@ def main(argv: list[str] | None = None) -> int:
                         help='target in the first frame (default: from groundtruth.txt)')
     parser.add_argument('--output', type=Path, default=Path('demo/out.mp4'), metavar='OUT.mp4',
                         help='video to write; results.txt is written beside it (default: demo/out.mp4)')
-    parser.add_argument('--rate', type=options.rate, metavar='HZ', help="camera rate (default: a video's own, 30 for the rendered scene; images have none: "
-                             'the next one is shown when the one before has been answered)')
+    parser.add_argument('--rate', type=options.rate, metavar='HZ',
+                        help="camera rate (default: a video's own, 30 for the rendered scene; images have none: the next "
+                             'one is shown when the one before has been answered)')
     parser.add_argument('--wait', action='store_true',
                         help='publish a frame when the one before has been answered, so that none is dropped')
     parser.add_argument('--frames', type=int, metavar='N', help='stop after N frames')

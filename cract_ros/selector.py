@@ -1,46 +1,57 @@
-"""A web page on which the target is chosen: the live picture, a box drawn with mouse or finger, state and score.
+"""A web page on which the target is chosen: the live picture, a tap or a box with mouse or finger, state and score.
 
     ros2 run cract_ros select [--ros-args -p host:=127.0.0.1 -p port:=8080 -p tracker:=tracker]
 
 The picture is the tracker's overlay: what it has worked on, with its answer drawn in; the tracker draws it only while
-a page is open. While a box is being drawn the picture stands still, and its stamp goes to `init_target` with the box.
+a page is open. While a target is being chosen the picture stands still, and its stamp goes along with the choice.
 
-Whoever reaches the port can choose the target: nothing but this machine does unless `host` says otherwise.
+Whoever reaches the port can choose the target: nothing but this machine does unless `host` says otherwise; then set a
+`token`. What the page does against others is in `cract_ros.web`.
 """
 from __future__ import annotations
 
-import ipaddress
-import json
+import asyncio
 import math
-import sys
 import threading
 import time
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from collections import OrderedDict
+from dataclasses import dataclass
 
 import cv2
 import rclpy
 from rcl_interfaces.msg import IntegerRange, ParameterDescriptor
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException, NameValidationException
 from rclpy.executors import ExternalShutdownException
+from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
-from cract_ros import transport
+from cract_ros import transport, web
 from cract_ros.conversions import box_to_message, to_bgr
+from cract_ros.history import nanoseconds
 from cract_ros.msg import TrackState
 from cract_ros.srv import InitTarget
 
 STATES = {TrackState.NO_TARGET: 'no target', TrackState.TRACKING: 'tracking', TrackState.UNCERTAIN: 'uncertain',
           TrackState.LOST: 'lost', TrackState.PAUSED: 'paused'}
-LONGEST_WAIT = 1.0  # seconds that a request waits for the next picture
 UNWATCHED = 5.0  # seconds without a request after which the overlay is not asked for any more
 ANSWER = 60.0  # seconds that a service may take
 SILENCE = 2.0  # seconds without a word from the tracker after which the page says so
-LARGEST_SIDE = 1280  # pixels: larger pictures are sent smaller
-LARGEST_BODY = 4096  # bytes of a request
+KEPT_STATES = 60  # of the latest images, to go with their pictures
+PERIOD = 0.2  # seconds that a picture waits for its state
+TAPPED = 0.1  # side of the box around a tapped point, as a part of the picture's shorter side
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One overlay, numbered: stamps may stand still."""
+
+    number: int
+    image: Image
+    state: TrackState | None  # what the tracker said of that image
 
 
 class Selector(Node):
@@ -53,71 +64,120 @@ class Selector(Node):
         self.declare_parameter('port', 8080, ParameterDescriptor(
             description='port of the page; 0 takes a free one', read_only=True,
             integer_range=[IntegerRange(from_value=0, to_value=65535, step=1)]))
+        self.declare_parameter('names', '', ParameterDescriptor(
+            description='further host names under which the page may be asked for, with commas between them; its '
+            'addresses, localhost and the name of the machine need not be listed', read_only=True))
+        self.declare_parameter('token', '', ParameterDescriptor(
+            description=f'a secret of {web.SHORTEST_TOKEN} or more characters that the page asks the operator for; '
+            'empty: none', read_only=True))
         self.declare_parameter('tracker', 'tracker', ParameterDescriptor(
             description='name of the tracker node', read_only=True))
         tracker = self.get_parameter('tracker').value
         self._topic = f'{tracker}/overlay'
-        self._init = self.create_client(InitTarget, f'{tracker}/init_target')
-        self._reset = self.create_client(Trigger, f'{tracker}/reset')
-        self.create_subscription(TrackState, f'{tracker}/state', self._on_state, QoSProfile(depth=1))
+        self._asked = {name: self.create_client(kind, f'{tracker}/{name}') for name, kind in (
+            ('init_target', InitTarget), ('reset', Trigger), ('pause', Trigger), ('resume', Trigger))}
+        self.create_subscription(TrackState, f'{tracker}/state', self._on_state, QoSProfile(depth=10))
         self._overlays = None  # the subscription, while someone looks
-        self.create_timer(0.2, self._watch)
-        self._news = threading.Condition()
-        self._watched = -math.inf  # time of the latest request
-        self._image: Image | None = None  # the latest, while someone looks
-        self._jpeg = ('', b'')  # stamp and file
+        # of the machine: simulated time may stand still
+        self.create_timer(PERIOD, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._lock = threading.Lock()
+        self._watched = -math.inf  # time of the latest look
+        self._tell = lambda: None
+        self.picture: Picture | None = None  # the latest, while someone looks
+        self._number = 0  # of that
+        self._early: tuple[float, Image] | None = None  # an overlay that came before its state, and when
+        self._files: dict[tuple[int, int], bytes] = {}  # JPEG by number and width
         self._encoding = threading.Lock()
-        self._state: TrackState | None = None
+        self._states: OrderedDict[int, TrackState] = OrderedDict()  # by stamp, ns
+        self._state: TrackState | None = None  # the latest
         self._heard = -math.inf
 
-    def picture(self, seen: str) -> tuple[dict, bytes]:
-        """The newest picture as a JPEG file, waiting a while for another than that stamped `seen`; b'' if none comes.
+    def on_picture(self, tell) -> None:
+        """Let `tell()` be called when there is a new picture."""
+        self._tell = tell
 
-        With it, for the page: the stamp, the size in pixels, and the tracker's state.
-        """
-        with self._news:
-            self._watched = time.monotonic()
-            self._news.wait_for(lambda: self._image is not None and stamp_text(self._image) != seen, LONGEST_WAIT)
-            image, state = self._image, self._state
+    def look(self) -> None:
+        """Somebody looks: the overlay is wanted for a while."""
+        self._watched = time.monotonic()
+
+    def report(self, picture: Picture | None) -> dict:
+        """What stands above a picture; without one, the latest that is known."""
+        with self._lock:
+            state = self._state
             silent = time.monotonic() - self._heard > SILENCE
         report = dict(state='silent' if silent else STATES[state.state])
-        if not silent and state.state not in (TrackState.NO_TARGET, TrackState.PAUSED):
-            report |= dict(id=state.id, score=round(state.score, 3))
-        if image is None or stamp_text(image) == seen:
-            return report, b''
-        return report | dict(stamp=stamp_text(image), width=image.width, height=image.height), self._encode(image)
+        if picture is not None:
+            stamp, state = picture.image.header.stamp, picture.state
+            report |= dict(number=picture.number, stamp=f'{stamp.sec}.{stamp.nanosec:09d}',
+                           width=picture.image.width, height=picture.image.height)
+            if not silent and state is not None:
+                report['state'] = STATES[state.state]
+        if not silent and state is not None and state.state not in (TrackState.NO_TARGET, TrackState.PAUSED):
+            # rounded as the overlay does it: the same number stands in both places
+            report |= dict(id=state.id[:web.LONGEST_ID], score=f'{state.score:.2f}')
+        return report
 
-    def init(self, stamp: str, box: list[float]) -> tuple[bool, str]:
-        """Ask the tracker to follow a box (x, y, w, h) of the picture with that stamp: success and its answer."""
-        request = InitTarget.Request(bbox=box_to_message(box))
-        seconds, _, nanoseconds = stamp.partition('.')
-        request.header.stamp.sec, request.header.stamp.nanosec = int(seconds), int(nanoseconds)
-        return self._call(self._init, request)
-
-    def reset(self) -> tuple[bool, str]:
-        """Ask the tracker to forget its target: success and its answer."""
-        return self._call(self._reset, Trigger.Request())
-
-    def _call(self, client, request) -> tuple[bool, str]:
-        if not client.service_is_ready():
-            return False, f'there is no service {client.srv_name}: is the tracker running?'
-        answered = threading.Event()
-        future = client.call_async(request)
-        future.add_done_callback(lambda _: answered.set())
-        if not answered.wait(ANSWER):
-            client.remove_pending_request(future)
-            return False, f'{client.srv_name} gave no answer within {ANSWER:.0f} s'
-        return future.result().success, future.result().message
-
-    def _encode(self, image: Image) -> bytes:
+    def encode(self, picture: Picture, room: int) -> bytes:
+        """A picture as a JPEG file of about so many pixels across as there is room for."""
         with self._encoding:
-            if self._jpeg[0] != stamp_text(image):
-                frame = to_bgr(image)
-                shrink = LARGEST_SIDE / max(frame.shape[:2])
+            width = next((width for width in web.WIDTHS if width >= room), web.WIDTHS[-1])
+            if (picture.number, width) not in self._files:
+                self._files = {key: file for key, file in self._files.items() if key[0] == picture.number}
+                frame = to_bgr(picture.image)
+                shrink = width / frame.shape[1]
                 if shrink < 1:
                     frame = cv2.resize(frame, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-                self._jpeg = stamp_text(image), cv2.imencode('.jpg', frame, (cv2.IMWRITE_JPEG_QUALITY, 85))[1].tobytes()
-            return self._jpeg[1]
+                self._files[picture.number, width] = \
+                    cv2.imencode('.jpg', frame, (cv2.IMWRITE_JPEG_QUALITY, 85))[1].tobytes()
+            return self._files[picture.number, width]
+
+    async def init(self, choice: web.Choice) -> dict:
+        """Ask the tracker to follow the box of a choice: success and, in plain words, what comes of it."""
+        if choice.box is None:
+            raise ValueError('expected a box')
+        request = InitTarget.Request(bbox=box_to_message(choice.box), id=choice.target_id)
+        request.header.stamp.sec, request.header.stamp.nanosec = choice.stamp
+        age = self._age(choice)
+        answer = await self._ask('init_target', request)
+        if answer['success']:
+            what = f'“{choice.target_id}”' if choice.target_id else 'The target'
+            answer['message'] = f'{what} is followed, since {age:.1f} s before your click.'
+        elif age > 0:
+            answer['message'] += f' The picture was {age:.1f} s old.'
+        return answer
+
+    async def propose(self, choice: web.Choice) -> dict:
+        """The box that a tap stands for, which the operator may change before it is followed."""
+        picture = self.picture
+        if choice.point is None or picture is None:
+            raise ValueError('expected a point' if choice.point is None else 'there is no picture yet')
+        return dict(success=True, message='', box=box_around(choice.point, picture.image.width, picture.image.height))
+
+    async def trigger(self, name: str) -> dict:
+        """Call reset, pause or resume."""
+        return await self._ask(name, Trigger.Request())
+
+    async def _ask(self, name: str, request) -> dict:
+        client = self._asked[name]
+        if not client.service_is_ready():
+            return dict(success=False, message=f'There is no service {client.srv_name}: is the tracker running?')
+        loop, answered = asyncio.get_running_loop(), asyncio.Event()
+        future = client.call_async(request)
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(answered.set))
+        try:
+            await asyncio.wait_for(answered.wait(), ANSWER)
+        except asyncio.TimeoutError:
+            client.remove_pending_request(future)
+            return dict(success=False, message=f'{client.srv_name} gave no answer within {ANSWER:.0f} s.')
+        return dict(success=future.result().success, message=sentence(future.result().message))
+
+    def _age(self, choice: web.Choice) -> float:
+        """Seconds from the picture of a choice to the newest image that the tracker has worked on."""
+        with self._lock:
+            newest = self._state
+        if newest is None or choice.stamp == (0, 0):
+            return 0.0
+        return max(0.0, (nanoseconds(newest.header.stamp) - choice.stamp[0] * 10**9 - choice.stamp[1]) / 1e9)
 
     def _watch(self) -> None:
         """Subscribe the overlay while someone looks; drawing it costs the tracker time."""
@@ -127,140 +187,67 @@ class Selector(Node):
         elif not watched and self._overlays is not None:
             self.destroy_subscription(self._overlays)
             self._overlays = None
-            self._image = None  # whoever looks next shall not draw a box on an old picture
+            self.picture = self._early = None  # whoever looks next shall not choose in an old picture
+        if self._early is not None and time.monotonic() - self._early[0] > PERIOD:
+            self._show(self._early[1], None)
 
     def _on_overlay(self, message: Image) -> None:
-        with self._news:
-            self._image = message
-            self._news.notify_all()
+        if self._early is not None:
+            self._show(self._early[1], None)
+        with self._lock:
+            state = self._states.get(nanoseconds(message.header.stamp))
+        if state is None:
+            self._early = time.monotonic(), message
+        else:
+            self._show(message, state)
 
     def _on_state(self, message: TrackState) -> None:
-        with self._news:
+        stamp = nanoseconds(message.header.stamp)
+        with self._lock:
             self._state, self._heard = message, time.monotonic()
+            self._states[stamp] = message
+            while len(self._states) > KEPT_STATES:
+                self._states.popitem(last=False)
+        if self._early is not None and nanoseconds(self._early[1].header.stamp) == stamp:
+            self._show(self._early[1], message)
+
+    def _show(self, image: Image, state: TrackState | None) -> None:
+        self._early = None
+        self._number += 1
+        self.picture = Picture(self._number, image, state)
+        self._tell()
 
 
-def stamp_text(message) -> str:
-    """The stamp of a message as the page keeps it."""
-    return f'{message.header.stamp.sec}.{message.header.stamp.nanosec:09d}'
+def box_around(point: tuple[float, ...], width: int, height: int) -> list[float]:
+    """x, y, w, h of a square around a point, moved into the picture of that size where need be."""
+    side = TAPPED * min(width, height)
+    return [min(max(place - side / 2, 0.0), size - side) for place, size in zip(point, (width, height))] + [side, side]
 
 
-def parse_choice(body: bytes) -> tuple[str, list[float]]:
-    """Stamp and box (x, y, w, h) from the page; ValueError, one sentence, for what is neither."""
-    try:
-        choice = json.loads(body)
-        seconds, _, nanoseconds = choice['stamp'].partition('.')
-        box = [float(value) for value in choice['box']]
-        fits = -2**31 <= int(seconds) < 2**31 and 0 <= int(nanoseconds) < 10**9
-    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError, ValueError):
-        fits = False
-    if not fits or len(box) != 4 or not all(map(math.isfinite, box)):
-        raise ValueError('expected {"stamp": "seconds.nanoseconds", "box": [x, y, w, h]}')
-    return choice['stamp'], box
-
-
-class Handler(BaseHTTPRequestHandler):
-    """The page, /picture for it, and its two questions /init and /reset."""
-
-    protocol_version = 'HTTP/1.1'
-    timeout = 30.0  # seconds that a client may keep a thread waiting
-    server: 'Server'
-
-    def do_GET(self) -> None:
-        path, _, seen = self.path.partition('?')
-        if not self._is_ours():
-            self._send(HTTPStatus.FORBIDDEN)
-        elif path == '/':
-            self._send(HTTPStatus.OK, 'text/html; charset=utf-8', self.server.page)
-        elif path == '/picture':
-            report, jpeg = self.server.selector.picture(seen)
-            self._send(HTTPStatus.OK, 'image/jpeg', jpeg, Tracker=json.dumps(report))
-        else:
-            self._send(HTTPStatus.NOT_FOUND)
-
-    def do_POST(self) -> None:
-        length = self.headers.get('Content-Length', '')
-        if not self._is_ours() or self.headers.get('Content-Type') != 'application/json':
-            self._send(HTTPStatus.FORBIDDEN)
-        elif not length.isdecimal() or int(length) > LARGEST_BODY:
-            self._send(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        elif self.path == '/init':
-            try:
-                success, message = self.server.selector.init(*parse_choice(self.rfile.read(int(length))))
-            except ValueError as error:
-                success, message = False, str(error)
-            self._answer(success, message)
-        elif self.path == '/reset':
-            self.rfile.read(int(length))
-            self._answer(*self.server.selector.reset())
-        else:
-            self._send(HTTPStatus.NOT_FOUND)
-
-    def _is_ours(self) -> bool:
-        """Served to this machine only, the page is asked for by a name of this machine.
-
-        A foreign name that leads here belongs to a page of somebody else's in the user's browser (DNS rebinding); what
-        such a page sends to our own name is not of the type application/json, which browsers do not let it send.
-        """
-        host = self.headers.get('Host', '').rpartition(':')[0] or self.headers.get('Host', '')
-        return not self.server.is_local or host == 'localhost' or is_loopback(host)
-
-    def _answer(self, success: bool, message: str) -> None:
-        self._send(HTTPStatus.OK, 'application/json', json.dumps(dict(success=success, message=message)).encode())
-
-    def _send(self, status: HTTPStatus, kind: str = 'text/plain', body: bytes = b'', **headers: str) -> None:
-        if status is not HTTPStatus.OK:
-            body, self.close_connection = status.phrase.encode(), True  # a body that was sent stays unread
-        self.send_response(status)
-        for name, value in dict(
-                {'Content-Type': kind, 'Content-Length': str(len(body)), 'Cache-Control': 'no-store',
-                 'X-Content-Type-Options': 'nosniff', 'X-Frame-Options': 'DENY'}, **headers).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, text: str, *values) -> None:
-        """Not a line for every picture."""
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip('[]')).is_loopback
-    except ValueError:
-        return False
-
-
-class Server(ThreadingHTTPServer):
-    """Serves the page of one selector."""
-
-    daemon_threads = True
-
-    def __init__(self, selector: Selector):
-        host, port = selector.get_parameter('host').value, selector.get_parameter('port').value
-        self.selector = selector
-        self.is_local = host == 'localhost' or is_loopback(host)
-        self.page = Path(__file__).with_name('selector.html').read_bytes()
-        super().__init__((host, port), Handler)
-
-    def handle_error(self, request, client_address) -> None:
-        """A browser that goes away in mid-answer is none of ours."""
-        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
-            super().handle_error(request, client_address)
+def sentence(message: str) -> str:
+    """With a capital and a full stop."""
+    message = message[:1].upper() + message[1:]
+    return message if not message or message[-1] in '.!?' else f'{message}.'
 
 
 def main(args: list[str] | None = None) -> int:
     """Serve the page until SIGINT or SIGTERM."""
     transport.use_profile()
     rclpy.init(args=args)
-    selector = Selector()
+    log = get_logger('select')
     try:
         try:
-            server = Server(selector)
-        except OSError as error:
-            selector.get_logger().error(f'cannot serve the page there: {error}')
+            selector = Selector()
+            places, guard = web.serve(selector, *(selector.get_parameter(name).value
+                                                  for name in ('host', 'port', 'names', 'token')))
+        except (OSError, ValueError, InvalidParameterTypeException, InvalidParameterValueException,
+                NameValidationException) as error:
+            log.error(f'cannot serve the page: {error}')
             return 1
-        host, port = server.server_address[:2]
-        selector.get_logger().info(f'choose the target on http://{host}:{port}/')
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        log.info(f'choose the target on {" or ".join(places)}')
+        if not guard.is_local and not guard.token:
+            log.warning('everybody who reaches that address can choose the target: set the parameter token, or leave '
+                        'host at 127.0.0.1 and come through an SSH tunnel')
         rclpy.spin(selector)
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0

@@ -28,7 +28,7 @@ from cract_core import TrackerConfig
 from cract_core.boxes import check_box
 from cract_core.crop import search_window, template_window
 from cract_core.encodings import LAYOUTS, PIXELS_PER_BYTE, compressed_to_bgr
-from cract_ros import bearing, conversions, history, selector
+from cract_ros import bearing, conversions, history, web
 from cract_ros.parameters import NodeConfig
 from fuzzing import fuzzed, memory, refusal
 
@@ -243,21 +243,25 @@ def test_the_image_of_a_stamp_is_found_or_refused_and_the_history_keeps_its_boun
 
 json_values = st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=12),
                            lambda inner: st.lists(inner, max_size=5) | st.dictionaries(
-                               st.sampled_from(['stamp', 'box', 'x']), inner, max_size=3), max_leaves=8)
+                               st.sampled_from(['stamp', 'box', 'point', 'id', 'x']), inner, max_size=3), max_leaves=8)
 stamp_words = st.one_of(st.from_regex(r'-?[0-9]{1,11}\.[0-9]{1,10}', fullmatch=True), st.text(max_size=15))
 
 
 @fuzzed()
 @given(st.one_of(json_values.map(json.dumps).map(str.encode), st.binary(max_size=60), st.builds(
-    lambda stamp, box: json.dumps(dict(stamp=stamp, box=box)).encode(), stamp_words,
-    st.lists(st.one_of(numbers, st.integers(), st.text(max_size=4)), min_size=3, max_size=5))))
-def test_what_comes_to_the_web_page_is_a_stamp_and_a_box_or_refused(body):
+    lambda stamp, kind, place, name: json.dumps({'stamp': stamp, kind: place, 'id': name}).encode(), stamp_words,
+    st.sampled_from(['box', 'point']), st.lists(st.one_of(numbers, st.integers(), st.text(max_size=4)), min_size=2, max_size=5),
+    st.text(max_size=140))))
+def test_what_comes_to_the_web_page_is_a_stamp_and_a_place_or_refused(body):
     with refusal():
-        stamp, box = selector.parse_choice(body)
-        seconds, _, nanoseconds = stamp.partition('.')
-        Time(sec=int(seconds), nanosec=int(nanoseconds))
-        assert len(box) == 4 and all(map(math.isfinite, box))
-        conversions.box_to_message(box)
+        choice = web.parse_choice(body)
+        Time(sec=choice.stamp[0], nanosec=choice.stamp[1])
+        assert (choice.box is None) != (choice.point is None)
+        place, size = (choice.box, 4) if choice.point is None else (choice.point, 2)
+        assert len(place) == size and all(map(math.isfinite, place))
+        assert len(choice.target_id) <= 128
+        if choice.box is not None:
+            conversions.box_to_message(choice.box)
 
 
 values = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20), st.lists(st.integers()),

@@ -26,6 +26,18 @@ def test_box_is_drawn_in_the_colour_of_its_state(state):
     assert not (picture[130:150, 110:150] != 90).any()  # the target itself stays visible
 
 
+@pytest.mark.parametrize('place', [(0, 0), (230, 0), (0, 200), (240, 180), (130, 90), (20, 2)])
+@pytest.mark.parametrize('name', ['', 'a' * 300])
+def test_nothing_is_written_on_the_target_or_close_to_it(place, name):
+    x, y = place
+    w, h = 40, 30
+    picture = overlay.draw(FRAME, (x, y, w, h), 'tracking', 0.5, name)
+    changed = (picture != FRAME).any(2)
+    changed[max(y - 2, 0):y + h + 3, max(x - 2, 0):x + w + 3] = False  # the line itself
+    assert changed.sum() > 100  # it is written somewhere
+    assert not changed[max(y - h // 2, 0):y + h * 3 // 2, max(x - w // 2, 0):x + w * 3 // 2].any()
+
+
 def test_the_frame_is_left_as_it_was():
     frame = FRAME.copy()
     frame.setflags(write=False)

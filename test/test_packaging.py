@@ -128,14 +128,14 @@ def test_wheel_holds_all_that_the_checkout_has(wheel):
     """Every module, the weights, and what the ament index, `ros2 launch` and `ros2 run` look for."""
     names = {re.sub(r'^cract_ros-[^/]*\.data/data/', '', name) for name in zipfile.ZipFile(wheel).namelist()}
     sources = [path.relative_to(ROOT) for package in ('cract_core', 'cract_ros')
-               for path in (ROOT / package).rglob('*') if path.suffix in ('.py', '.pt', '.html', '.onnx')]
+               for path in (ROOT / package).rglob('*') if path.suffix in ('.py', '.pt', '.html', '.css', '.js', '.svg', '.onnx')]
     assert Path('cract_core/weights/cract.pt') in sources
     missing = {str(path) for path in sources} - names
     assert not missing
     for folder in ('launch', 'config'):
         assert {f'share/cract_ros/{folder}/{path.name}' for path in (ROOT / folder).iterdir() if path.is_file()} <= names
     assert {'share/ament_index/resource_index/packages/cract_ros', 'share/cract_ros/package.xml',
-            'lib/cract_ros/tracker_node', 'lib/cract_ros/select',
+            'lib/cract_ros/tracker_node', 'lib/cract_ros/select', 'lib/cract_ros/cract',
             'share/cract_ros/srv/InitTarget.srv', 'share/cract_ros/msg/TrackState.msg',
             'cract_ros/srv/_init_target.py', 'cract_ros/msg/_track_state.py'} <= names
     assert not [name for name in names if name.startswith(('test', 'third_party', 'build'))]
@@ -223,3 +223,78 @@ def test_make_installs_every_dependency_in_a_pinned_version():
     assert 'ray' not in {name(one) for one in tables['requirements'](['ray'])}
     with pytest.raises(ValueError, match='no extra lidar'):
         tables['requirements'](['lidar'])
+
+
+def colcon(folder: Path, *arguments: str) -> Path:
+    """What colcon installs of this checkout."""
+    if shutil.which('colcon') is None:
+        pytest.skip('needs colcon: apt-get install python3-colcon-common-extensions')
+    prefixes = dict(os.environ, CMAKE_PREFIX_PATH=os.environ['AMENT_PREFIX_PATH'])
+    done = subprocess.run(
+        ['colcon', '--log-base', folder / 'log', 'build', '--paths', ROOT, '--packages-select', 'cract_ros',
+         '--build-base', folder / 'build', '--install-base', folder / 'install', '--merge-install', '--cmake-args',
+         f'-DPython3_EXECUTABLE={sys.executable}', '-DBUILD_TESTING=OFF', *arguments],
+        env=prefixes, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert done.returncode == 0, done.stdout[-5000:]
+    return folder / 'install'
+
+
+@pytest.mark.slow
+def test_colcon_installs_the_command_line(tmp_path):
+    """`ros2 run cract_ros cract` starts the program in lib/cract_ros."""
+    prefix = colcon(tmp_path)
+    packages, = prefix.glob('lib/python*/site-packages')
+    for name in ('cract', 'tracker_node', 'select'):
+        assert os.access(prefix / 'lib/cract_ros' / name, os.X_OK)
+    environment = dict(os.environ, PYTHONPATH=str(packages))
+    done = subprocess.run([prefix / 'lib/cract_ros/cract', 'params'], cwd=tmp_path, env=environment, text=True,
+                          capture_output=True)
+    assert done.returncode == 0 and 'num_proposals' in done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_a_cpp_program_needs_the_interfaces_only(tmp_path):
+    """Built as the docs say, they serve a C++ consumer, and nothing of the tracker is installed."""
+    missing = [name for name in ('rosidl_generator_cpp', 'rosidl_typesupport_cpp') if not any(
+        Path(prefix, 'share', name).is_dir() for prefix in os.environ['AMENT_PREFIX_PATH'].split(os.pathsep))]
+    if missing or shutil.which('c++') is None:
+        pytest.skip(f'needs a C++ compiler and {", ".join(missing) or "nothing more"}')
+    prefix = colcon(tmp_path, '-DCRACT_INTERFACES_ONLY=ON')
+    assert (prefix / 'share/cract_ros/msg/TrackState.msg').is_file() and not list(prefix.glob('lib/cract_ros/*'))
+    modules = {path.name for path in prefix.glob('lib/python*/site-packages/cract_ros/*.py')}
+    assert modules == {'__init__.py'} and not list(prefix.glob('lib/python*/site-packages/cract_core'))
+
+    prefixes = os.pathsep.join([str(prefix), os.environ['AMENT_PREFIX_PATH']])
+    environment = dict(os.environ, AMENT_PREFIX_PATH=prefixes, CMAKE_PREFIX_PATH=prefixes, LD_LIBRARY_PATH=os.pathsep.join(
+        [str(prefix / 'lib'), str(Path(sys.prefix, 'lib')), os.environ.get('LD_LIBRARY_PATH', '')]))
+    build = tmp_path / 'consumer'
+    for command in (['cmake', '-S', ROOT / 'test/consumer', '-B', build, f'-DPython3_EXECUTABLE={sys.executable}'],
+                    ['cmake', '--build', build]):
+        done = subprocess.run(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        assert done.returncode == 0, done.stdout[-5000:]
+    said = subprocess.run([build / 'follow_target'], env=environment, text=True, capture_output=True, check=True).stdout
+    assert 'tracking -0.40' in said and 'lost 0.00' in said and 'id: "car"' in said
+    assert 'cract_ros/msg/TrackState' in said
+
+
+def test_the_changelog_has_the_form_of_a_ros_package():
+    """A section for each version and one for what is to come, as catkin_pkg, and with it bloom, reads it."""
+    from catkin_pkg.changelog import get_changelog_from_path
+    from docutils.core import publish_doctree
+    tree = publish_doctree((ROOT / 'CHANGELOG.rst').read_text(), settings_overrides=dict(
+        report_level=2, halt_level=2, doctitle_xform=False))
+    title, *sections = [node.astext() for node in tree.findall() if node.tagname == 'title']
+    assert title == 'Changelog for package cract_ros' and sections[0] == 'Forthcoming'
+    versions = [version for version, _, _ in get_changelog_from_path(str(ROOT), 'cract_ros').foreach_version()]
+    assert len(versions) == len(sections) - 1
+
+
+def test_the_package_file_is_complete():
+    from catkin_pkg.package import parse_package
+    warnings = []
+    package = parse_package(str(ROOT / 'package.xml'), warnings=warnings)
+    package.validate(warnings=warnings)
+    assert not warnings
+    assert package.maintainers and package.licenses == ['Apache-2.0'] and package.urls
+    depends = {one.name for one in package.exec_depends}
+    assert {'python3-onnxruntime-pip', 'python3-tornado', 'python3-opencv', 'rclpy', 'launch_ros'} <= depends

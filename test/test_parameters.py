@@ -11,7 +11,7 @@ pytest.importorskip('rclpy', reason='ROS 2 is not installed')
 
 import rclpy
 from rclpy.node import Node
-from rclpy.parameter import Parameter
+from rclpy.parameter import Parameter, parameter_dict_from_yaml_file
 
 from cract_core.config import TrackerConfig, field_type
 from cract_ros import parameters
@@ -105,10 +105,18 @@ def test_changes_are_told_apart_by_their_table():
 
 def test_the_settings_file_names_only_known_parameters():
     settings = yaml.safe_load((ROOT / 'config' / 'tracker.yaml').read_text())
-    assert list(settings) == ['/**/tracker']
-    values = settings['/**/tracker']['ros__parameters']
+    assert list(settings) == ['/**']
+    values = settings['/**']['ros__parameters']
     TrackerConfig.from_mapping({name: value for name, value in values.items() if name not in parameters.NODE_FIELDS})
     parameters.NodeConfig(**{name: value for name, value in values.items() if name in parameters.NODE_FIELDS})
+
+
+@pytest.mark.parametrize('name', ['/tracker', '/drone/target_1/tracker'])
+def test_the_settings_file_can_be_loaded_into_a_running_node(name):
+    """What `ros2 param load NAME FILE` makes of it, in every namespace."""
+    path = ROOT / 'config' / 'tracker.yaml'
+    loaded = parameter_dict_from_yaml_file(str(path), True, target_nodes=[name])
+    assert set(loaded) == set(yaml.safe_load(path.read_text())['/**']['ros__parameters'])
 
 
 def test_the_rviz_file_shows_overlay_and_markers():

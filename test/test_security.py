@@ -47,7 +47,7 @@ def test_the_policy_allows_what_the_page_has_and_nothing_else(peer):
     from cract_ros.selector import Selector
     node = Selector(parameter_overrides=[Parameter('port', value=0)])
     try:
-        node.picture('')  # somebody looks
+        node.look()
         node._watch()
         peer.wait(lambda: allowed('select') - ON_REQUEST <= in_graph(peer, 'select'), 'all that the policy allows')
         assert in_graph(peer, 'select') <= allowed('select')
