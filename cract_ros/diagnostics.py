@@ -12,6 +12,18 @@ TOPIC, PERIOD = '/diagnostics', 1.0  # seconds
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
+PACKAGES = {'cv2': 'opencv-contrib-python-headless', 'yaml': 'PyYAML'}  # module -> what to install, where they differ
+
+
+def explain(error: Exception) -> str:
+    """An error in one sentence, with the remedy where a Python package is missing."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        module = error.name.partition('.')[0]
+        return f'the Python package {module} is missing: pip install {PACKAGES.get(module, module)}'
+    sentence = ' '.join(str(error).split())
+    return sentence if isinstance(error, (OSError, ValueError)) and sentence else f'{type(error).__name__}: {sentence}'
+
+
 @dataclass(frozen=True)
 class Facts:
     """What the status is made from."""

@@ -21,18 +21,18 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.event_handler import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 from vision_msgs.msg import BoundingBox2D, Detection2D, Detection2DArray
 
-from cract_ros import bearing, conversions, diagnostics, parameters, publishers, transport
+from cract_ros import bearing, conversions, diagnostics, distro, parameters, publishers, transport
 from cract_ros.executor import CallbackPool
 from cract_ros.follower import LOST, Follower, load_tracker
 from cract_ros.history import FrameHistory
@@ -77,13 +77,15 @@ class TrackerNode(LifecycleNode):
         self.create_timer(diagnostics.PERIOD, self._diagnose, clock=Clock(clock_type=ClockType.STEADY_TIME))
         # from the first on_configure
         self._config: parameters.NodeConfig | None = None
+        self._topic = ''  # of the images
         self._history: FrameHistory | None = None
         self._depths: FrameHistory | None = None
         # from on_configure to on_cleanup
         self._outputs: Outputs | None = None
         self._tracker_services, self._boxes = [], None
+        distro.answer_wrong_transitions(self)
         # from on_activate to on_deactivate
-        self._subscription, self._others = None, []
+        self._listening: dict[str, Subscription] = {}  # name as in docs/node.md -> subscription
         self._said: dict[str, str] = {}  # of `_mismatches`
         self._camera: bearing.Camera | None = None
         self._candidates = Detection2DArray()  # the latest
@@ -103,44 +105,27 @@ class TrackerNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             self._in_turn(self._load)
-        except (OSError, ValueError) as error:
-            self._problem = f'not configured: {error}'
-            self.get_logger().error(self._problem)
+            self._offer()
+        except Exception as error:
+            self._release()
+            self._fail('not configured', error)
             return TransitionCallbackReturn.FAILURE
-        self._outputs = Outputs(self, self._overridable)
-        self._tracker_services = [
-            self.create_service(kind, f'~/{name}', callback, callback_group=self._requests)
-            for kind, name, callback in (
-                (InitTarget, 'init_target', self._on_init), (Trigger, 'reset', self._on_reset),
-                (Trigger, 'pause', self._on_pause), (Trigger, 'resume', self._on_resume))]
-        self._boxes = self.create_subscription(
-            Detection2D, '~/init_box', self._on_box, QoSProfile(depth=10), callback_group=self._requests,
-            qos_overriding_options=self._overridable)
         self._lifecycle, self._problem = 'inactive', ''
         self.get_logger().info(f'configured; the networks run on {self._follower.tracker.device}')
         return TransitionCallbackReturn.SUCCESS
 
     @_transition
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._in_turn(self._set_active, True)
         self._monitor = self._new_monitor()
-        kind, topic = Image, self.resolve_topic_name('image')
-        if self._config.image_transport == parameters.COMPRESSED:
-            kind, topic = CompressedImage, f'{topic}/compressed'
-        reliability = ReliabilityPolicy[self._config.reliability.upper()]
-        self._subscription = self.create_subscription(
-            kind, topic, self._on_image, QoSProfile(depth=BURST, reliability=reliability),
-            callback_group=self._images, qos_overriding_options=self._overridable,
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos))
-        latest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self._others = [
-            self.create_subscription(kind, name, callback, latest, callback_group=self._images,
-                                     qos_overriding_options=self._overridable)
-            for kind, name, callback in ((CameraInfo, 'camera_info', self._on_camera_info),
-                                         (Image, 'depth', self._on_depth),
-                                         (Detection2DArray, 'candidates', self._on_candidates))]
-        self._lifecycle = 'active'
-        self.get_logger().info(f'active; waiting for images on {self._subscription.topic_name}')
+        try:
+            self._listen()
+            self._in_turn(self._set_active, True)  # last: from here on images and targets are worked on
+        except Exception as error:
+            self._stop_listening()
+            self._fail('not activated', error)
+            return TransitionCallbackReturn.FAILURE
+        self._lifecycle, self._problem = 'active', ''
+        self.get_logger().info(f'active; waiting for images on {self._topic}')
         return TransitionCallbackReturn.SUCCESS
 
     @_transition
@@ -167,7 +152,38 @@ class TrackerNode(LifecycleNode):
         self._worker.shutdown()
         super().destroy_node()
 
+    def _fail(self, what: str, error: Exception) -> None:
+        self._problem = f'{what}: {diagnostics.explain(error)}'
+        if not isinstance(error, (ImportError, OSError, ValueError)):
+            self.get_logger().error(traceback.format_exc())
+        self.get_logger().error(self._problem)
+
     # Images, and what comes with them
+
+    def _offer(self) -> None:
+        self._outputs = Outputs(self, self._overridable)
+        for kind, name, callback in ((InitTarget, 'init_target', self._on_init), (Trigger, 'reset', self._on_reset),
+                                     (Trigger, 'pause', self._on_pause), (Trigger, 'resume', self._on_resume)):
+            self._tracker_services.append(
+                self.create_service(kind, f'~/{name}', callback, callback_group=self._requests))
+        self._boxes = self.create_subscription(
+            Detection2D, '~/init_box', self._on_box, QoSProfile(depth=10), callback_group=self._requests,
+            qos_overriding_options=self._overridable)
+
+    def _listen(self) -> None:
+        def listen(name: str, kind, topic: str, callback, qos: QoSProfile, **options) -> None:
+            self._listening[name] = self.create_subscription(
+                kind, topic, callback, qos, callback_group=self._images, qos_overriding_options=self._overridable,
+                **options)
+
+        reliability = ReliabilityPolicy[self._config.reliability.upper()]
+        listen('image', CompressedImage if self._config.image_transport == parameters.COMPRESSED else Image, self._topic,
+               distro.with_info(self._on_image), QoSProfile(depth=BURST, reliability=reliability),
+               event_callbacks=distro.SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos))
+        latest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        for name, kind, callback in (('camera_info', CameraInfo, self._on_camera_info), ('depth', Image, self._on_depth),
+                                     ('candidates', Detection2DArray, self._on_candidates)):
+            listen(name, kind, name, callback, latest)
 
     def _on_image(self, message: Image | CompressedImage, info: dict) -> None:
         self._monitor.arrived(time.monotonic(), info.get('publication_sequence_number'), str(info.get('publisher_gid')))
@@ -189,12 +205,11 @@ class TrackerNode(LifecycleNode):
         self._candidates = message
         self._once(self._consider)
 
-    def _on_incompatible_qos(self, event: QoSRequestedIncompatibleQoSInfo) -> None:
+    def _on_incompatible_qos(self, event: distro.QoSRequestedIncompatibleQoSInfo) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
-        topic = self._subscription.topic_name
         remedy = 'set the parameter reliability to best_effort' if policy == 'reliability' else \
-            f'set qos_overrides.{topic}.subscription.{policy} to what the publisher offers'
-        self._problem = f'a publisher of {topic} offers less than this node asks for in its QoS ({policy}), ' \
+            f'set qos_overrides.{self._topic}.subscription.{policy} to what the publisher offers'
+        self._problem = f'a publisher of {self._topic} offers less than this node asks for in its QoS ({policy}), ' \
                         f'so none of its images can come: {remedy}'
         self.get_logger().error(self._problem)
 
@@ -205,9 +220,11 @@ class TrackerNode(LifecycleNode):
             response.message = self._in_turn(self._init, request.header, request.bbox, request.id)
             response.success = True
             self.get_logger().info(response.message)
-        except (RuntimeError, ValueError) as error:  # RuntimeError: the GPU
-            response.message = str(error)
-            self.get_logger().warning(f'target refused: {error}')
+        except Exception as error:
+            response.message = str(error) or type(error).__name__
+            self.get_logger().warning(f'target refused: {response.message}')
+            if not isinstance(error, (RuntimeError, ValueError)):  # RuntimeError: the GPU
+                self.get_logger().error(traceback.format_exc())
         return response
 
     def _on_box(self, message: Detection2D) -> None:
@@ -260,10 +277,9 @@ class TrackerNode(LifecycleNode):
         if self._follower is not None:
             facts |= dict(device=self._follower.tracker.device, target=self._follower.state,
                           target_id=self._follower.target_id, kept=len(self._history))
-        if self._subscription is not None:
-            topic = self._subscription.topic_name
-            count = self.count_publishers(topic)
-            facts |= dict(topic=topic, publishers=count, silence=now - self._monitor.latest,
+        if self._listening:
+            count = self.count_publishers(self._topic)
+            facts |= dict(topic=self._topic, publishers=count, silence=now - self._monitor.latest,
                           timeout=self._config.image_timeout)
             advice = self._monitor.judge(now, count)
             wrong = self._mismatches()
@@ -277,8 +293,7 @@ class TrackerNode(LifecycleNode):
 
     def _mismatches(self) -> dict[str, str]:
         """Topics of which nothing can be heard -> why; each reason is logged when it is new."""
-        named = zip(('image', 'camera_info', 'depth', 'candidates'), (self._subscription, *self._others))
-        wrong = publishers.mismatches(self, [publishers.listened(*pair) for pair in named])
+        wrong = publishers.mismatches(self, [publishers.listened(*pair) for pair in self._listening.items()])
         for name, sentence in wrong.items():
             if self._said.get(name) != sentence:
                 self.get_logger().error(sentence)
@@ -314,6 +329,7 @@ class TrackerNode(LifecycleNode):
         if self._refused:
             raise ValueError('; '.join(self._refused.values()))
         self._config = config = parameters.read_node(self)
+        self._topic = self.resolve_topic_name('image') + '/compressed' * (config.image_transport == parameters.COMPRESSED)
         tracker = load_tracker(parameters.read_tracker(self), config.cpu_fallback, self.get_logger())
         self._history = FrameHistory(config.history_frames, config.history_memory * 2**20)
         self._depths = FrameHistory(DEPTHS, config.history_memory * 2**20)
@@ -358,7 +374,7 @@ class TrackerNode(LifecycleNode):
         if not self._active:
             raise ValueError(f'{NO_IMAGE}: the node is not active')
         if self._history.newest() is None:
-            raise ValueError(f'{NO_IMAGE} has arrived on {self._subscription.topic_name} yet')
+            raise ValueError(f'{NO_IMAGE} has arrived on {self._topic} yet')
         message = self._follower.init(conversions.box_from_message(bbox), header, target_id, self._config.catch_up)
         self._was_lost = False
         self._answer()  # the newest image, where the box was drawn in an older one
@@ -398,12 +414,13 @@ class TrackerNode(LifecycleNode):
     # Tear-down
 
     def _stop_listening(self) -> None:
-        if self._subscription is None:
+        """All that an activation has done, or a part of one that failed, is undone here."""
+        if not self._listening:
             return
-        for subscription in (self._subscription, *self._others):
-            self.destroy_subscription(subscription)
-        self._subscription, self._others, self._camera = None, [], None
+        while self._listening:
+            self.destroy_subscription(self._listening.popitem()[1])
         self._in_turn(self._set_active, False)
+        self._camera = None
         self._lifecycle, self._problem = 'inactive', ''
         total = self._monitor.total
         self.get_logger().info(f'{total.received} images received, {total.answered} answered, {total.missed} lost on '
@@ -411,14 +428,13 @@ class TrackerNode(LifecycleNode):
 
     def _release(self) -> None:
         self._stop_listening()
-        for service in self._tracker_services:
-            self.destroy_service(service)
+        while self._tracker_services:
+            self.destroy_service(self._tracker_services.pop())
         if self._boxes is not None:
             self.destroy_subscription(self._boxes)
         if self._outputs is not None:
             self._outputs.destroy()
-        self._tracker_services, self._boxes = [], None
-        self._outputs = None
+        self._boxes = self._outputs = None
         self._in_turn(self._unload)
         self._lifecycle = 'unconfigured'
 
