@@ -15,7 +15,7 @@ from vision_msgs.msg import Detection2D
 from cract_ros.srv import InitTarget
 
 FRAME = scene()
-CYCLES = 15
+CYCLES = 6
 
 
 @pytest.fixture(autouse=True)
@@ -39,12 +39,12 @@ def test_whatever_comes_during_transitions_the_node_lives_on(launch_tracker, pee
         client.call_async(message)
 
     box = Detection2D(bbox=bounding_box(*BOX))
-    timers = [peer.create_timer(0.002, lambda: boxes.publish(box)), peer.create_timer(0.005, request),
-              peer.create_timer(0.01, lambda: peer.camera.publish(image(FRAME)))]
+    timers = [peer.create_timer(0.01, lambda: boxes.publish(box)), peer.create_timer(0.02, request),
+              peer.create_timer(0.03, lambda: peer.camera.publish(image(FRAME)))]
     try:
         for cycle in range(CYCLES):
             assert peer.change('deactivate')
-            if cycle % 5 == 4:
+            if cycle % 3 == 2:
                 assert peer.change('cleanup') and peer.change('configure')
             assert not peer.change('deactivate')  # a transition that is none in this state
             assert peer.change('activate')
