@@ -1,4 +1,4 @@
-"""What differs between the rclpy of ROS 2 Humble, Jazzy and Kilted. Nothing else in the package asks for the distribution."""
+"""What differs between the rclpy of ROS 2 Humble, Jazzy and Kilted: no other file asks for the distribution."""
 from __future__ import annotations
 
 from importlib.util import find_spec

@@ -37,8 +37,8 @@ class CallbackPool(MultiThreadedExecutor):
     def spin_once(self, timeout_sec: float | None = None) -> None:
         """Wait for callbacks and begin them.
 
-        A subscription or service that is destroyed, in a transition, between its message and its callback, or before its
-        answer, is passed over: rclpy raises.
+        A subscription or service that a transition destroys between its message and its callback, or before its answer, is
+        passed over: rclpy raises.
         """
         try:
             super().spin_once(timeout_sec)
