@@ -36,13 +36,13 @@ def read_first(data: bytes, kind, most: int, count: int):
     """As `read`, of a message of a header and a list, with the first `count` of its elements at most; and their number."""
     if len(data) > most:
         return read(data, kind, most), 0
-    order = '<' if data[1:2] >= b'\x01' else '>'
     try:
+        order = '<' if data[1] & 1 else '>'
         length, = struct.unpack_from(order + 'I', data, HEADER + 8)  # of frame_id, after the stamp
         at = HEADER + 12 + length
         at += (HEADER - at) % 4
         number, = struct.unpack_from(order + 'I', data, at)
-    except struct.error:
+    except (IndexError, struct.error):
         raise ValueError(f'a {kind.__name__} message of {len(data)} bytes is cut off') from None
     if number > count:  # what follows the last element is not looked at
         data = data[:at] + struct.pack(order + 'I', count) + data[at + 4:]

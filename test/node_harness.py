@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import array
+import os
 import signal
 import subprocess
 import sys
@@ -65,13 +66,17 @@ def bounding_box(x, y, w, h) -> BoundingBox2D:
 
 
 class TrackerProcess:
-    """`python -m cract_ros.node` with its log in a file."""
+    """`python -m cract_ros.node` with its log in a file.
+
+    The types of message fields are checked on every assignment, as Humble always does.
+    """
 
     def __init__(self, log: Path, parameters: dict):
         words = [word for name, value in parameters.items() for word in ('-p', f'{name}:={value}')]
         self._log = log
         self.process = subprocess.Popen([sys.executable, '-m', 'cract_ros.node', '--ros-args', *words],
-                                        stdout=log.open('ab'), stderr=subprocess.STDOUT)
+                                        stdout=log.open('ab'), stderr=subprocess.STDOUT,
+                                        env=os.environ | {'ROS_PYTHON_CHECK_FIELDS': '1'})
 
     @property
     def log(self) -> str:
