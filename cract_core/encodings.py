@@ -12,11 +12,20 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-MAX_PIXELS = 1 << 26  # of a compressed picture: twice an 8k frame
 PIXELS_PER_BYTE = 1032  # Deflate's greatest ratio; JPEG stays below it
+SEGMENTS = 1 << 16  # of a JPEG or PNG file: libpng writes a chunk for each 8 kB
+OVERHEAD = 1 << 20  # bytes that a compressed file may have beyond those of its picture: thumbnails, colour profiles
+STRIP = 1 << 20  # pixels of 16 bits that are looked up at a time
 LEFT_OUT = 0.001  # share of the pixels that may lie below the range that is shown, and as many above it
 FEW = 64  # pixels: in a picture of so many, one at either end is left out at least
 RATE = 1 / 16  # see `Contrast`
+
+
+class Bounds(NamedTuple):
+    """How much work one message may make. memory: bytes of a picture while it is read; scans: of a JPEG,
+    each of which goes over all of its pixels. Two 8k frames of 8 bits fit; encoders write up to about a dozen scans."""
+    memory: int = 3 << 26
+    scans: int = 20
 
 
 class Layout(NamedTuple):
@@ -98,20 +107,33 @@ class Contrast:
             self._low += min(max(RATE * (low - self._low), -most), most)
             self._high += min(max(RATE * (high - self._high), -most), most)
         levels = (np.arange(65536) - self._low) * (255 / max(self._high - self._low, 1.0))
-        return np.rint(levels.clip(0, 255)).astype(np.uint8)[pixels]
+        return _look_up(np.rint(levels.clip(0, 255)).astype(np.uint8), pixels)
 
 
-def to_bgr(message, contrast: Contrast | None = None) -> np.ndarray:
+def _look_up(table: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """table (65536,) at each of `pixels`, in strips: numpy makes eight bytes of each index."""
+    result = np.empty(pixels.shape, table.dtype)
+    flat, out = pixels.reshape(-1), result.reshape(-1)
+    for start in range(0, len(flat), STRIP):
+        np.take(table, flat[start:start + STRIP], out=out[start:start + STRIP], mode='clip')
+    return result
+
+
+def to_bgr(message, contrast: Contrast | None = None, bounds: Bounds = Bounds()) -> np.ndarray:
     """The picture of a sensor_msgs/Image, (H, W, 3) uint8 BGR.
 
     A bgr8 message is not copied: the array is a view of its data, with padded rows left out by the strides. 16 bits
     are shown as `contrast` says, which belongs to the stream of images; without it as those of a single picture.
 
-    Raises ValueError, one sentence, for an encoding that is not in LAYOUTS or for sizes that do not fit each other.
+    Raises ValueError, one sentence, for an encoding that is not in LAYOUTS, for sizes that do not fit each other, and for
+    a picture beyond the bounds.
     """
     layout = LAYOUTS.get(message.encoding)
     if layout is None:
-        raise ValueError(f'image encoding {message.encoding!r} is not known; known are {", ".join(sorted(LAYOUTS))}')
+        raise ValueError(f'image encoding {message.encoding[:40]!r} is not known; known are {", ".join(sorted(LAYOUTS))}')
+    pixels = message.width * message.height
+    if 3 * pixels > len(message.data):  # what came whole may be read whole
+        _check_memory(message.width, message.height, 3 * pixels, bounds)
     if layout.planes:
         return _from_planes(message, layout)
     pixels = _pixels(message, layout)
@@ -121,23 +143,36 @@ def to_bgr(message, contrast: Contrast | None = None) -> np.ndarray:
     return pixels if layout.code is None else cv2.cvtColor(pixels, layout.code)
 
 
-def compressed_to_bgr(message, contrast: Contrast | None = None) -> np.ndarray:
+def compressed_to_bgr(message, contrast: Contrast | None = None, bounds: Bounds = Bounds()) -> np.ndarray:
     """The picture of a sensor_msgs/CompressedImage that holds a JPEG or PNG file, (H, W, 3) uint8 BGR.
 
     The pixels are those that the file stores: they are not turned by an orientation in its Exif data. 16 bits as in
     `to_bgr`, whatever the message's format says. Raises ValueError, one sentence, for other files, for one that is cut
-    off or damaged, and for one that claims more pixels than its bytes can hold.
+    off or damaged, for one that claims more pixels than its bytes can hold, and for one beyond the bounds. That is all
+    seen without decoding it.
     """
     data = bytes(message.data)
-    size = _size_of_file(data)
-    if size is None:
+    form = _form_of_file(data)
+    if form is None:
         raise ValueError(f'a compressed image must be a JPEG or PNG file, but its {len(data)} bytes '
                          f'begin with {data[:4].hex(" ") or "nothing"}')
-    width, height = size
-    if not 0 < width * height <= min(MAX_PIXELS, PIXELS_PER_BYTE * len(data)):
-        raise ValueError(f'a compressed image of {len(data)} bytes must have 1 to '
-                         f'{min(MAX_PIXELS, PIXELS_PER_BYTE * len(data))} pixels, but it says {width}x{height}')
-    return file_to_bgr(data, contrast)
+    pixels = form.width * form.height
+    if not 0 < pixels <= PIXELS_PER_BYTE * len(data):
+        raise ValueError(f'a compressed image of {len(data)} bytes must have 1 to {PIXELS_PER_BYTE * len(data)} pixels, '
+                         f'but it says {form.width}x{form.height}')
+    _check_memory(form.width, form.height, max(form.memory, 3 * pixels), bounds)
+    if len(data) > max(form.memory, 3 * pixels) + OVERHEAD:
+        raise ValueError(f'a compressed image of {form.width}x{form.height} pixels has {len(data)} bytes, more than the '
+                         'picture in it')
+    if form.scans > bounds.scans:
+        raise ValueError(f'a JPEG image may have at most {bounds.scans} scans, got {form.scans}')
+    return file_to_bgr(form.essence, contrast)
+
+
+def _check_memory(width: int, height: int, needed: int, bounds: Bounds) -> None:
+    if needed > bounds.memory:
+        raise ValueError(f'an image of {width}x{height} pixels takes {needed / 2**20:.0f} MiB, and at most '
+                         f'{bounds.memory / 2**20:.0f} MiB are allowed')
 
 
 def file_to_bgr(data: bytes, contrast: Contrast | None = None) -> np.ndarray:
@@ -145,12 +180,12 @@ def file_to_bgr(data: bytes, contrast: Contrast | None = None) -> np.ndarray:
 
     Raises ValueError, one sentence that does not name the file.
     """
-    size = _size_of_file(data)
+    form = _form_of_file(data)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     except cv2.error as error:
         raise ValueError(f'the image of {len(data)} bytes is damaged: {" ".join(str(error.err).split())}') from error
-    if pixels is None or not pixels.size or size is not None and pixels.shape[1::-1] != size:
+    if pixels is None or not pixels.size or form is not None and pixels.shape[1::-1] != form[:2]:
         raise ValueError(f'the image of {len(data)} bytes is empty, damaged or of an unknown form')
     if pixels.dtype == np.uint16:
         pixels = (contrast or Contrast()).to_8_bits(pixels, pixels.ndim == 3)
@@ -161,50 +196,83 @@ def file_to_bgr(data: bytes, contrast: Contrast | None = None) -> np.ndarray:
     return pixels if code is None else cv2.cvtColor(pixels, code)
 
 
-def _size_of_file(data: bytes) -> tuple[int, int] | None:
-    """Width and height from a JPEG or PNG file (ITU-T T.81 B.2, ISO/IEC 15948 11.2.2), None for one of another form.
+class Form(NamedTuple):
+    """What a JPEG or PNG file says about itself. memory: bytes that decoding takes; essence: the file without what does
+    not belong to the pixels."""
+    width: int
+    height: int
+    memory: int
+    scans: int
+    essence: bytes
+
+
+def _form_of_file(data: bytes) -> Form | None:
+    """Of a JPEG or PNG file (ITU-T T.81 B.2, ISO/IEC 15948 11.2.2), None for one of another form.
 
     Raises ValueError for one that is cut off, which some decoders fill up with grey.
     """
     if data.startswith(b'\x89PNG\r\n\x1a\n'):
-        return _size_of_png(data)
-    return _size_of_jpeg(data) if data.startswith(b'\xff\xd8') else None
+        return _form_of_png(data)
+    return _form_of_jpeg(data) if data.startswith(b'\xff\xd8') else None
 
 
-def _size_of_png(data: bytes) -> tuple[int, int]:
-    at = 8
-    while data[at + 4:at + 8] != b'IEND':
+PIXEL_CHUNKS = (b'IHDR', b'PLTE', b'tRNS', b'IDAT', b'IEND')  # others may unpack to megabytes each, or be further pictures
+PNG_CHANNELS = {0: 1, 2: 3, 3: 4, 4: 4, 6: 4}  # colour type -> channels as OpenCV reads them
+
+
+def _form_of_png(data: bytes) -> Form:
+    at, chunks = 8, [data[:8]]
+    for _ in range(SEGMENTS):
+        kind = data[at + 4:at + 8]
+        end = at + 12 + int.from_bytes(data[at:at + 4], 'big')
+        if kind == b'IEND':
+            break
         if at + 12 > len(data):
             raise ValueError(f'the PNG image is cut off after {len(data)} bytes')
-        at += 12 + struct.unpack('>I', data[at:at + 4])[0]
+        if kind in PIXEL_CHUNKS:
+            chunks.append(data[at:end])
+        at = end
+    else:
+        raise ValueError(f'the PNG image of {len(data)} bytes has more than {SEGMENTS} chunks')
     if data[12:16] != b'IHDR':
         raise ValueError(f'the PNG image of {len(data)} bytes is damaged: it does not say its size')
-    return struct.unpack('>II', data[16:24])
+    width, height, depth, colour = struct.unpack('>IIBB', data[16:26].ljust(10, b'\0'))
+    memory = width * height * PNG_CHANNELS.get(colour, 4) * (2 if depth == 16 else 1)
+    return Form(width, height, memory, 1, b''.join([*chunks, data[at:end]]))
 
 
-# after the bytes of a scan: stuffed zeros and restart markers belong to it
-NEXT_MARKER = re.compile(b'\xff+([^\x00\xff\xd0-\xd7])', re.DOTALL)
+# after the bytes of a scan: stuffed zeros, fill bytes and restart markers belong to it
+NEXT_MARKER = re.compile(b'\xff([^\x00\xff\xd0-\xd7])', re.DOTALL)
+PROGRESSIVE, HUFFMAN = 0xc2, (0xc0, 0xc1, 0xc2)  # kinds of frames that cameras write
 
 
-def _size_of_jpeg(data: bytes) -> tuple[int, int]:
-    at, size = 2, None
-    while marker := NEXT_MARKER.search(data, at):  # a thumbnail in a segment has an end of its own: it is stepped over
+def _form_of_jpeg(data: bytes) -> Form:
+    at, frame, scans = 2, None, 0
+    for _ in range(SEGMENTS):
+        marker = NEXT_MARKER.search(data, at)  # a thumbnail in a segment has an end of its own: it is stepped over
+        if marker is None or marker.end() + 2 > len(data) and marker[1] != b'\xd9':
+            raise ValueError(f'the JPEG image is cut off after {len(data)} bytes')
         kind, at = marker[1][0], marker.end()
         if kind == 0xd9:  # the end
             break
         if kind in (0x01, 0xd8):  # without a length
             continue
-        if at + 2 > len(data):
-            raise ValueError(f'the JPEG image is cut off after {len(data)} bytes')
-        if 0xc0 <= kind <= 0xcf and kind not in (0xc4, 0xc8, 0xcc) and at + 7 <= len(data):  # a start of frame
-            height, width = struct.unpack('>HH', data[at + 3:at + 7])
-            size = size or (width, height)
-        at += struct.unpack('>H', data[at:at + 2])[0]
+        if 0xc0 <= kind <= 0xcf and kind not in (0xc4, 0xc8, 0xcc) and at + 8 <= len(data):  # a start of frame
+            if kind not in HUFFMAN:
+                raise ValueError(f'a JPEG image must be baseline or progressive with Huffman codes, got SOF{kind - 0xc0}')
+            frame = frame or (kind, *struct.unpack('>HH', data[at + 3:at + 7]), data[at + 7:at + 8 + 3 * data[at + 7]])
+        scans += kind == 0xda
+        at += int.from_bytes(data[at:at + 2], 'big')
     else:
-        raise ValueError(f'the JPEG image is cut off after {len(data)} bytes')
-    if size is None:
+        raise ValueError(f'the JPEG image of {len(data)} bytes has more than {SEGMENTS} segments')
+    if frame is None:
         raise ValueError(f'the JPEG image of {len(data)} bytes is damaged: it does not say its size')
-    return size
+    kind, height, width, components = frame
+    across, down = ([max(factors >> shift & 15, 1) for factors in components[2::3]] or [1] for shift in (4, 0))
+    samples = sum(a * b for a, b in zip(across, down)) / (max(across) * max(down))  # of a pixel, after subsampling
+    # several scans: all coefficients, two bytes each, are kept until the last
+    kept = 2 * samples if kind == PROGRESSIVE or scans > 1 else 0
+    return Form(width, height, round(width * height * (max(components[0], 3) + kept)), scans, data)
 
 
 def _from_planes(message, layout: Layout) -> np.ndarray:

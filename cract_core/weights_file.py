@@ -11,6 +11,8 @@ from typing import Collection, NamedTuple
 import numpy as np
 
 FORMAT = 1
+MEMORY = 256 << 20  # bytes that all tensors of a file may have, twenty times those of these networks
+CONTENT = 4 << 20  # bytes of what says which tensors there are
 
 
 class Weights(NamedTuple):
@@ -25,12 +27,19 @@ class Weights(NamedTuple):
     variant: str = ''
 
 
+class TooLarge(ValueError):
+    """A file that would unpack to more than a network has."""
+
+
 class _Unpickler(pickle.Unpickler):
     """Unpickles nothing but numbers, texts, dictionaries and tensors; the latter as arrays."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str):
-        super().__init__(archive.open(f'{root}/data.pkl'))
-        self.archive, self.root = archive, root
+        name = f'{root}/data.pkl'
+        if archive.getinfo(name).file_size > CONTENT:
+            raise TooLarge(f'its table of contents has {archive.getinfo(name).file_size} bytes')
+        super().__init__(archive.open(name))
+        self.archive, self.root, self.left = archive, root, MEMORY
 
     def find_class(self, module: str, name: str):
         known = {('collections', 'OrderedDict'): OrderedDict, ('torch._utils', '_rebuild_tensor_v2'): _tensor,
@@ -41,6 +50,9 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, identity) -> np.ndarray:
         _, dtype, key, _, _ = identity
+        self.left -= self.archive.getinfo(f'{self.root}/data/{key}').file_size  # a tensor that is named twice counts twice
+        if self.left < 0:
+            raise TooLarge(f'its tensors unpack to more than {MEMORY >> 20} MiB')
         return np.frombuffer(self.archive.read(f'{self.root}/data/{key}'), dtype)
 
 
@@ -68,8 +80,12 @@ def read_weights(path: str | Path = '', variants: Collection[str] = ('',)) -> We
             root = archive.namelist()[0].split('/')[0]
             content = _Unpickler(archive, root).load()
         form, channels, state = content['format'], int(content['channels']), content['state']
+        if sum(np.asarray(value).size for value in state.values()) > MEMORY // 2:
+            raise TooLarge(f'its tensors have more than {MEMORY >> 21} million numbers')
         state = {name: np.asarray(value, np.float32) for name, value in state.items()}
         ranges, variant = content.get('ranges', {}), content.get('variant', '')
+    except TooLarge as error:
+        raise ValueError(f'{source} is not a readable weights file: {error}') from error
     except Exception as error:  # a damaged file shows in many types; all of them mean the same to the user
         raise ValueError(f'{source} is not a readable weights file ({type(error).__name__})') from error
     if form != FORMAT:

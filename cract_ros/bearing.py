@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from geometry_msgs.msg import Point
+from geometry_msgs.msg import Point, TransformStamped
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
@@ -16,6 +16,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 PINHOLE = ('plumb_bob', 'rational_polynomial', 'pinhole', 'radtan', 'brown_conrady', 'none', '')
 FISHEYE = ('equidistant', 'fisheye')
 PINHOLE_SIZES, FISHEYE_SIZES = (4, 5, 8, 12, 14), (4,)
+SAMPLES = 1 << 16  # depths of a box that its distance is made of, at most
 RAY = 10.0  # metres, length of the ray where the distance is not known
 # encoding (REP 118; mono16 is what some drivers call the first) -> dtype, metres a unit
 DEPTHS = {'16UC1': (np.uint16, 1e-3), 'mono16': (np.uint16, 1e-3), '32FC1': (np.float32, 1.0)}
@@ -35,14 +36,14 @@ class Camera:
         if not np.isfinite(coefficients).all():
             raise ValueError('camera_info has a distortion coefficient that is not finite')
         if coefficients.any() and model not in PINHOLE + FISHEYE:
-            raise ValueError(f'camera_info has the distortion model {info.distortion_model!r}; known are '
+            raise ValueError(f'camera_info has the distortion model {info.distortion_model[:40]!r}; known are '
                              f'{", ".join(filter(None, PINHOLE + FISHEYE))}')
         self._fisheye = model in FISHEYE and not rectified
         sizes = FISHEYE_SIZES if self._fisheye else PINHOLE_SIZES
         used = int(np.max(np.nonzero(coefficients)[0], initial=-1)) + 1  # what follows is zero
         size = next((one for one in sizes if one >= used), None)
         if size is None or used and len(coefficients) < sizes[0]:
-            raise ValueError(f'camera_info has {used} coefficients of the distortion model {info.distortion_model!r}; '
+            raise ValueError(f'camera_info has {used} coefficients of the distortion model {model[:40]!r}; '
                              f'there are {" or ".join(map(str, sizes))}')
         size = max(size, *(one for one in (*sizes, 0) if one <= len(coefficients)))
         self._coefficients = np.concatenate([coefficients[:size], np.zeros(max(size - len(coefficients), 0))])
@@ -88,7 +89,7 @@ def distance_along(depth: Image, box: np.ndarray, size: tuple[int, int]) -> floa
     resolution. Raises ValueError, one sentence, for an unknown encoding or sizes that do not fit each other.
     """
     if depth.encoding not in DEPTHS:
-        raise ValueError(f'a depth image must be {" or ".join(DEPTHS)}, got {depth.encoding!r}')
+        raise ValueError(f'a depth image must be {" or ".join(DEPTHS)}, got {depth.encoding[:40]!r}')
     dtype, unit = DEPTHS[depth.encoding]
     dtype = np.dtype(dtype).newbyteorder('>' if depth.is_bigendian else '<')
     width, height = depth.width, depth.height
@@ -98,9 +99,27 @@ def distance_along(depth: Image, box: np.ndarray, size: tuple[int, int]) -> floa
     values = np.ndarray((height, width), dtype, buffer=depth.data, strides=(depth.step, dtype.itemsize))
     x, y, w, h = box * np.array([width, height] * 2) / np.array(size * 2)
     left, top = max(int(x + w / 4), 0), max(int(y + h / 4), 0)
-    middle = values[top:max(int(np.ceil(y + 3 * h / 4)), 0), left:max(int(np.ceil(x + 3 * w / 4)), 0)] * unit
+    middle = values[top:max(int(np.ceil(y + 3 * h / 4)), 0), left:max(int(np.ceil(x + 3 * w / 4)), 0)]
+    step = int(np.ceil(np.sqrt(max(middle.size / SAMPLES, 1))))
+    middle = middle[::step, ::step] * unit
     measured = middle[np.isfinite(middle) & (middle > 0)]
     return float(np.median(measured)) if measured.size else None
+
+
+def transform(header: Header, child: str, ray: np.ndarray, distance: float | None) -> TransformStamped:
+    """The frame `child`, whose z axis points along `ray` (3,) to the target; the rest of it turns as little as can be.
+
+    Its origin is the target where the distance along z is known, else that of the camera.
+    """
+    message = TransformStamped(header=header, child_frame_id=child)
+    x, y, z = (float(value) for value in ray)
+    if distance is not None:
+        place = message.transform.translation
+        place.x, place.y, place.z = (float(value) for value in ray / ray[2] * distance)
+    length = np.sqrt(2 * (1 + z))  # of the quaternion from (0, 0, 1) to the ray: (-y, x, 0, 1 + z)
+    turn = message.transform.rotation
+    turn.x, turn.y, turn.z, turn.w = float(-y / length), float(x / length), 0.0, float((1 + z) / length)
+    return message
 
 
 def markers(header: Header, rays: np.ndarray, state: str, distance: float | None) -> MarkerArray:

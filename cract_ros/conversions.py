@@ -18,19 +18,22 @@ from cract_core.boxes import check_box
 from cract_ros.msg import TrackState
 
 CLASS_ID = 'target'
-MAX_CANDIDATES = 100
 STATES = {'no target': TrackState.NO_TARGET, 'tracking': TrackState.TRACKING, 'uncertain': TrackState.UNCERTAIN,
           'lost': TrackState.LOST, 'paused': TrackState.PAUSED}
 
 
-def to_bgr(message: Image | CompressedImage, contrast: encodings.Contrast | None = None) -> np.ndarray:
-    """The picture of a message: `encodings.to_bgr` or `compressed_to_bgr`, with the `contrast` of its topic.
+def to_bgr(message: Image | CompressedImage, contrast: encodings.Contrast | None = None,
+           bounds: encodings.Bounds = encodings.Bounds()) -> np.ndarray:
+    """The picture of a message: `encodings.to_bgr` or `compressed_to_bgr`, with the `contrast` of its topic
+    and within the bounds.
 
     A raw encoding that is not known there is handed to cv_bridge where it is installed.
     """
     if isinstance(message, CompressedImage):
-        return encodings.compressed_to_bgr(message, contrast)
-    return encodings.to_bgr(message, contrast) if message.encoding in encodings.LAYOUTS else _with_cv_bridge(message)
+        return encodings.compressed_to_bgr(message, contrast, bounds)
+    if message.encoding in encodings.LAYOUTS:
+        return encodings.to_bgr(message, contrast, bounds)
+    return _with_cv_bridge(message)
 
 
 def from_bgr(frame: np.ndarray, header: Header) -> Image:
@@ -52,15 +55,11 @@ def box_from_message(box: BoundingBox2D) -> np.ndarray:
 
 
 def boxes_from_message(message: Detection2DArray, left_out: list[str] | None = None) -> np.ndarray:
-    """(N, 4) x, y, w, h of the detections that are boxes, at most the first MAX_CANDIDATES.
-
-    For each of the others the reason is appended to `left_out`.
+    """(N, 4) x, y, w, h of the detections that are boxes; for each of the others the reason is appended to `left_out`.
     """
     boxes, left_out = [], [] if left_out is None else left_out
     for detection in message.detections:
         try:
-            if len(boxes) == MAX_CANDIDATES:
-                raise ValueError(f'at most {MAX_CANDIDATES} boxes are looked at, got {len(message.detections)}')
             boxes.append(check_box(box_from_message(detection.bbox)))
         except ValueError as error:
             left_out.append(str(error))
@@ -91,6 +90,11 @@ def to_detection(estimate, header: Header, target_id: str) -> Detection2D:
     return message
 
 
+def to_prediction(answer) -> Detection2D:
+    """Where the lost target of a `follower.Answer` with a prediction would be: its last size, no hypothesis."""
+    return Detection2D(header=answer.header, bbox=box_to_message(answer.predicted), id=answer.target_id)
+
+
 def to_detections(answer) -> Detection2DArray:
     """A `follower.Answer` as a list: one detection while the target is followed, none when it is lost or absent."""
     message = Detection2DArray(header=answer.header)
@@ -119,10 +123,10 @@ def to_state(answer, age: float) -> TrackState:
 
 def _with_cv_bridge(message: Image) -> np.ndarray:
     if find_spec('cv_bridge') is None:
-        raise ValueError(f'image encoding {message.encoding!r} is not known, and cv_bridge, which might know it, '
+        raise ValueError(f'image encoding {message.encoding[:40]!r} is not known, and cv_bridge, which might know it, '
                          f'is not installed; known are {", ".join(sorted(encodings.LAYOUTS))}')
     from cv_bridge import CvBridge, CvBridgeError
     try:
         return CvBridge().imgmsg_to_cv2(message, 'bgr8')
     except CvBridgeError as error:
-        raise ValueError(f'image encoding {message.encoding!r} is not known to cv_bridge either: {error}') from error
+        raise ValueError(f'image encoding {message.encoding[:40]!r} is not known to cv_bridge: {error}') from error

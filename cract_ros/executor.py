@@ -4,6 +4,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import MultiThreadedExecutor
 
 
@@ -33,7 +34,18 @@ class CallbackPool(MultiThreadedExecutor):
         super().__init__(num_threads=groups)
         self._executor = PromptPool(groups)
 
-    def shutdown(self, timeout_sec: float | None = None, *, wait_for_threads: bool = True) -> bool:
+    def spin_once(self, timeout_sec: float | None = None) -> None:
+        """Wait for callbacks and begin them.
+
+        A subscription or service that a transition destroys between its message and its callback, or before its answer, is
+        passed over: rclpy raises.
+        """
+        try:
+            super().spin_once(timeout_sec)
+        except InvalidHandle:
+            pass
+
+    def shutdown(self, timeout_sec: float | None = None, **options) -> bool:
         """Finish the callbacks that have begun: rclpy takes their guard condition away first."""
-        self._executor.shutdown(wait=wait_for_threads)
-        return super().shutdown(timeout_sec, wait_for_threads=wait_for_threads)
+        self._executor.shutdown()
+        return super().shutdown(timeout_sec, **options)

@@ -11,11 +11,14 @@ import numpy as np
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from std_msgs.msg import Header
 
+from cract_core import __version__
 from cract_core.boxes import check_box
 from cract_core.config import CPU, TrackerConfig
-from cract_core.encodings import Contrast
+from cract_core.encodings import Bounds, Contrast
+from cract_core.weights_file import find_weights
 from cract_ros.conversions import to_bgr
-from cract_ros.history import Frame, FrameHistory, catch_up, nanoseconds, text
+from cract_ros.history import Frame, FrameHistory, apart, catch_up, nanoseconds, text
+from cract_ros.motion import Motion
 
 NO_TARGET, PAUSED, TRACKING, LOST = 'no target', 'paused', 'tracking', 'lost'
 
@@ -30,6 +33,7 @@ class Answer(NamedTuple):
     frames_since_seen: int  # images that arrived since the latest in which the target was not lost
     seconds_since_seen: float
     processing_time: float  # seconds
+    predicted: np.ndarray | None = None  # (4,) x, y, w, h: where a lost target would be; None where that is not known
 
 
 def load_tracker(config: TrackerConfig, cpu_fallback: bool, log: RcutilsLogger):
@@ -57,9 +61,10 @@ def _inside(boxes: np.ndarray, image: np.ndarray, left_out: list[str]) -> np.nda
 
 
 class Follower:
-    """One target, followed through the images of a history."""
+    """One target, followed through the images of a history, whose pictures are read within `bounds`."""
 
-    def __init__(self, tracker, history: FrameHistory, cpu_fallback: bool, log: RcutilsLogger):
+    def __init__(self, tracker, history: FrameHistory, cpu_fallback: bool, log: RcutilsLogger,
+                 bounds: Bounds = Bounds()):
         self.tracker = tracker
         self.target_id = ''
         self._state, self._paused = NO_TARGET, False
@@ -67,10 +72,19 @@ class Follower:
         self._targets = 0
         self._done = 0  # serial of the latest image that was worked on
         self._stamp = 0  # its stamp, ns
-        self._view: tuple[np.ndarray, np.ndarray] | None = None  # latest image and box of a target that was not lost
+        self._view: tuple[Frame, np.ndarray] | None = None  # latest image and box of a target that was not lost
         self._seen = 0  # serial of that image
         self._unseen = 0  # ns since then
-        self._contrast = Contrast()  # of the images
+        self._contrast, self._bounds = Contrast(), bounds  # of the images
+        self._motion = Motion()
+
+    @property
+    def described(self) -> str:
+        """What works: runtime, precision, device, threads and model, in words."""
+        config = self.tracker.config
+        threads = f'{config.threads} threads' if config.threads else 'as many threads as the library takes'
+        weights = find_weights(config.weights)
+        return f'{self.tracker.nets.name} on {self.tracker.device}, {threads}, weights {weights} (version {__version__})'
 
     @property
     def state(self) -> str:
@@ -87,11 +101,13 @@ class Follower:
         self._run('init', image, box)
         self._targets += 1
         self.target_id = target_id or str(self._targets)
-        self._paused = False
-        self._take(frame, image, box, TRACKING)
+        self._paused, self._motion = False, Motion()
+        self._take(frame, box, TRACKING)
         x, y, w, h = box
+        away = apart(frame.header.stamp, header.stamp) if nanoseconds(header.stamp) else 0.0
+        nearest = f', the nearest to the stamp that was given ({1e3 * away:.1f} ms)' if away else ''
         return f'following {self.target_id!r} from x {x:g}, y {y:g}, w {w:g}, h {h:g} ' \
-               f'in the image stamped {text(frame.header.stamp)}{self._catch_up(budget)}'
+               f'in the image stamped {text(frame.header.stamp)}{nearest}{self._catch_up(budget)}'
 
     def consider(self, header: Header, boxes: np.ndarray, budget: float, left_out: list[str] | None = None) -> bool:
         """Let the tracker take back a lost target among `boxes` (N, 4) of the image of that stamp, and catch up.
@@ -107,7 +123,7 @@ class Follower:
         estimate = self._run('consider', image, boxes)
         if estimate is None:
             return False
-        self._take(frame, image, estimate.box, estimate.state.value)
+        self._take(frame, estimate.box, estimate.state.value)
         self._catch_up(budget)
         return True
 
@@ -122,8 +138,9 @@ class Follower:
         followed = self.state not in (NO_TARGET, PAUSED)
         estimate = self._update(frame, image) if followed else None
         unseen = frame.serial - self._seen if self.state == LOST else 0
+        predicted = self._motion.at(self._stamp / 1e9) if unseen and followed else None
         return Answer(frame.header, image, estimate, self.state, self.target_id if followed else '', unseen,
-                      self._unseen / 1e9 if unseen else 0.0, time.perf_counter() - started)
+                      self._unseen / 1e9 if unseen else 0.0, time.perf_counter() - started, predicted)
 
     def pause(self, paused: bool) -> None:
         """Work on no image for a while, or go on with the target where it was."""
@@ -153,20 +170,22 @@ class Follower:
         self._run('learn')
 
     def _picture(self, frame: Frame) -> np.ndarray:
-        return to_bgr(frame.message, self._contrast)
+        return to_bgr(frame.message, self._contrast, self._bounds)
 
     def _update(self, frame: Frame, image: np.ndarray):
         estimate = self._run('answer', image)
-        self._take(frame, image, estimate.box, estimate.state.value)
+        self._take(frame, estimate.box, estimate.state.value)
         return estimate
 
-    def _take(self, frame: Frame, image: np.ndarray, box: np.ndarray, state: str) -> None:
+    def _take(self, frame: Frame, box: np.ndarray, state: str) -> None:
         """Note what an image has shown."""
         stamp = nanoseconds(frame.header.stamp)
         if state == LOST:
             self._unseen += max(stamp - self._stamp, 0)
         else:
-            self._view, self._seen, self._unseen = (image, box), frame.serial, 0
+            self._view, self._seen, self._unseen = (frame, box), frame.serial, 0
+        if state == TRACKING:
+            self._motion.add(stamp / 1e9, box)
         self._state, self._done, self._stamp = state, frame.serial, stamp
 
     def _run(self, method: str, *args):
@@ -182,5 +201,6 @@ class Follower:
             self._log.error(f'the networks run on the CPU from now on, {self.tracker.device} failed: {error}')
         self.tracker = load_tracker(self.tracker.config.replace(device=CPU), False, self._log)
         if self._view is not None:
-            self.tracker.init(*self._view)
+            frame, box = self._view
+            self.tracker.init(self._picture(frame), box)
         return getattr(self.tracker, method)(*args)

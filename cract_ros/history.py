@@ -4,7 +4,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from threading import Lock
+from threading import Condition
 from typing import Callable, NamedTuple
 
 from builtin_interfaces.msg import Time
@@ -23,14 +23,18 @@ class Frame(NamedTuple):
 
 
 class FrameHistory:
-    """At most `frames` images and `size` bytes, the newest in any case. Written by one thread, read by any."""
+    """At most `frames` images and `size` bytes, the newest in any case. Written by one thread, read by any.
 
-    def __init__(self, frames: int, size: int):
+    tolerance: seconds that an image may be away from a stamp that none has.
+    """
+
+    def __init__(self, frames: int, size: int, tolerance: float = 0.0):
+        self.tolerance = tolerance
         self._frames: deque[Frame] = deque()
         self._limit, self._size = frames, size
         self._bytes = 0
         self._serial = 0
-        self._lock = Lock()
+        self._lock = Condition()
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -42,6 +46,19 @@ class FrameHistory:
             self._bytes += len(message.data)
             while len(self._frames) > 1 and (len(self._frames) > self._limit or self._bytes > self._size):
                 self._bytes -= len(self._frames.popleft().message.data)
+            self._lock.notify_all()
+
+    def wait(self, stamp: Time, seconds: float) -> None:
+        """Until the image of that stamp, or a later one, has arrived; `seconds` at most."""
+        if not nanoseconds(stamp):
+            return
+
+        def arrived() -> bool:
+            return bool(self._frames) and (nanoseconds(self._frames[-1].header.stamp) >= nanoseconds(stamp) or any(
+                frame.header.stamp == stamp for frame in self._frames))
+
+        with self._lock:
+            self._lock.wait_for(arrived, seconds)
 
     def clear(self) -> None:
         with self._lock:
@@ -55,8 +72,7 @@ class FrameHistory:
     def nearest(self, stamp: Time) -> Frame | None:
         """The image whose stamp is least far away."""
         with self._lock:
-            return min(self._frames, key=lambda frame: abs(nanoseconds(frame.header.stamp) - nanoseconds(stamp)),
-                       default=None)
+            return min(self._frames, key=lambda frame: apart(frame.header.stamp, stamp), default=None)
 
     def after(self, serial: int) -> list[Frame]:
         """The images that arrived later than one, oldest first."""
@@ -66,7 +82,8 @@ class FrameHistory:
     def at(self, stamp: Time) -> Frame:
         """The image with that stamp, the newest of several; a zero stamp means the newest of all.
 
-        Raises ValueError, one sentence, where there is none.
+        Where none has it, because that image was lost on the way, the nearest within `tolerance`. Raises ValueError, one
+        sentence, where there is none.
         """
         with self._lock:
             frames = list(self._frames)
@@ -77,6 +94,9 @@ class FrameHistory:
         for frame in reversed(frames):
             if frame.header.stamp == stamp:
                 return frame
+        nearest = min(reversed(frames), key=lambda frame: apart(frame.header.stamp, stamp))
+        if apart(nearest.header.stamp, stamp) <= self.tolerance:
+            return nearest
         oldest, newest = frames[0].header.stamp, frames[-1].header.stamp
         if nanoseconds(stamp) < min(nanoseconds(frame.header.stamp) for frame in frames):
             why = 'is too old'
@@ -115,6 +135,11 @@ def catch_up(history: FrameHistory, serial: int, budget: float, step: Callable[[
 
 def nanoseconds(stamp: Time) -> int:
     return stamp.sec * 10**9 + stamp.nanosec
+
+
+def apart(one: Time, other: Time) -> float:
+    """Seconds between two stamps."""
+    return abs(nanoseconds(one) - nanoseconds(other)) / 1e9
 
 
 def text(stamp: Time) -> str:

@@ -27,8 +27,7 @@ class FrameMonitor:
     IDLE = 0.4  # share of busy time below which it is not the tracker that drops them
 
     def __init__(self, now: float):
-        self._hint = 'with Fast DDS large images need the setting ' \
-                     f'{transport.VARIABLE}={transport.profile()} in the environment of the camera node'
+        self._hint = transport.advice()
         self.total = Counts()
         self.latest = now  # arrival of the latest frame
         self._window, self._since = Counts(), now

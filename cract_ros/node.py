@@ -4,8 +4,9 @@ How data flow: the image callback puts every image into a history and wakes the 
 that came while it was busy are passed over, but stay in the history for a target that was drawn in one of them. Every
 call into the tracker, from images, services, topics and parameters alike, runs on the one worker thread in the order
 of asking: a new target or a new parameter is applied between two images, images never run out of order, and the
-networks always see the same thread. Images, the tracker's requests and the rest (parameters, lifecycle, diagnostics)
-have a callback group each, so none of them waits for more than the work at hand.
+networks always see the same thread. Images, targets by topic, the tracker's services and the rest (parameters, lifecycle,
+diagnostics) have a callback group each, so none of them waits for more than the work at hand; of targets by topic, as of
+images, only the newest waits.
 """
 from __future__ import annotations
 
@@ -21,27 +22,27 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.event_handler import QoSRequestedIncompatibleQoSInfo, SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_msgs.msg import Header
 from std_srvs.srv import Trigger
-from vision_msgs.msg import BoundingBox2D, Detection2D, Detection2DArray
+from vision_msgs.msg import Detection2D, Detection2DArray
 
-from cract_ros import bearing, conversions, diagnostics, parameters, publishers, transport
+from cract_core.encodings import Bounds
+from cract_ros import bearing, conversions, diagnostics, distro, limits, parameters, publishers, transport
 from cract_ros.executor import CallbackPool
-from cract_ros.follower import LOST, Follower, load_tracker
+from cract_ros.follower import LOST, Answer, Follower, load_tracker
 from cract_ros.history import FrameHistory
 from cract_ros.monitor import FrameMonitor
 from cract_ros.outputs import THROTTLE, Outputs
 from cract_ros.srv import InitTarget
 
 NO_IMAGE = 'no image'  # every refusal of init for want of an image begins so
-CALLBACK_GROUPS = 3
+CALLBACK_GROUPS = 4
 SIGNAL_LATENCY = 0.2  # seconds: Python sees a signal when waiting for callbacks comes back to it
 BURST = 5  # images that may wait for the image callback, which is quick
 DEPTHS = 30  # depth images that are kept: the tracker may be that many behind
@@ -53,8 +54,8 @@ def _transition(callback):
     def logged(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             return callback(self, state)
-        except Exception:
-            self.get_logger().error(traceback.format_exc())
+        except Exception as error:
+            self._fail(f'{callback.__name__} failed', error)
             raise
     return logged
 
@@ -69,24 +70,28 @@ class TrackerNode(LifecycleNode):
         self._worker = ThreadPoolExecutor(1, thread_name_prefix='tracker')
         self._waiting: set[str] = set()  # calls of `_once` that have not begun
         self._images = MutuallyExclusiveCallbackGroup()
-        self._requests = MutuallyExclusiveCallbackGroup()
+        self._requests, self._drawn = MutuallyExclusiveCallbackGroup(), MutuallyExclusiveCallbackGroup()
         self._overridable = QoSOverridingOptions.with_default_policies()
         self._lifecycle, self._problem = 'unconfigured', ''  # what the diagnostics say
+        self._failure = ''  # of the work on the latest image
         self._monitor = self._new_monitor()
         self._diagnostics = self.create_publisher(DiagnosticArray, diagnostics.TOPIC, QoSProfile(depth=10))
         self.create_timer(diagnostics.PERIOD, self._diagnose, clock=Clock(clock_type=ClockType.STEADY_TIME))
         # from the first on_configure
         self._config: parameters.NodeConfig | None = None
+        self._topic = ''  # of the images
         self._history: FrameHistory | None = None
         self._depths: FrameHistory | None = None
         # from on_configure to on_cleanup
         self._outputs: Outputs | None = None
-        self._tracker_services, self._boxes = [], None
+        self._tracker_services, self._targets = [], []
+        distro.answer_wrong_transitions(self)
         # from on_activate to on_deactivate
-        self._subscription, self._others = None, []
+        self._listening: dict[str, Subscription] = {}  # name as in docs/node.md -> subscription
         self._said: dict[str, str] = {}  # of `_mismatches`
         self._camera: bearing.Camera | None = None
         self._candidates = Detection2DArray()  # the latest
+        self._beyond = 0  # how many more there were
         # of the worker thread
         self._follower: Follower | None = None  # from on_configure to on_cleanup
         self._active = False
@@ -103,59 +108,45 @@ class TrackerNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             self._in_turn(self._load)
-        except (OSError, ValueError) as error:
-            self._problem = f'not configured: {error}'
-            self.get_logger().error(self._problem)
+            self._offer()
+        except Exception as error:
+            self._release()
+            self._fail('not configured', error)
             return TransitionCallbackReturn.FAILURE
-        self._outputs = Outputs(self, self._overridable)
-        self._tracker_services = [
-            self.create_service(kind, f'~/{name}', callback, callback_group=self._requests)
-            for kind, name, callback in (
-                (InitTarget, 'init_target', self._on_init), (Trigger, 'reset', self._on_reset),
-                (Trigger, 'pause', self._on_pause), (Trigger, 'resume', self._on_resume))]
-        self._boxes = self.create_subscription(
-            Detection2D, '~/init_box', self._on_box, QoSProfile(depth=10), callback_group=self._requests,
-            qos_overriding_options=self._overridable)
         self._lifecycle, self._problem = 'inactive', ''
-        self.get_logger().info(f'configured; the networks run on {self._follower.tracker.device}')
+        self.get_logger().info(f'configured: {self._follower.described}')
         return TransitionCallbackReturn.SUCCESS
 
     @_transition
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._in_turn(self._set_active, True)
         self._monitor = self._new_monitor()
-        kind, topic = Image, self.resolve_topic_name('image')
-        if self._config.image_transport == parameters.COMPRESSED:
-            kind, topic = CompressedImage, f'{topic}/compressed'
-        reliability = ReliabilityPolicy[self._config.reliability.upper()]
-        self._subscription = self.create_subscription(
-            kind, topic, self._on_image, QoSProfile(depth=BURST, reliability=reliability),
-            callback_group=self._images, qos_overriding_options=self._overridable,
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos))
-        latest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self._others = [
-            self.create_subscription(kind, name, callback, latest, callback_group=self._images,
-                                     qos_overriding_options=self._overridable)
-            for kind, name, callback in ((CameraInfo, 'camera_info', self._on_camera_info),
-                                         (Image, 'depth', self._on_depth),
-                                         (Detection2DArray, 'candidates', self._on_candidates))]
-        self._lifecycle = 'active'
-        self.get_logger().info(f'active; waiting for images on {self._subscription.topic_name}')
+        try:
+            self._listen()
+            self._in_turn(self._set_active, True)  # last: from here on images and targets are worked on
+        except Exception as error:
+            self._stop_listening()
+            self._fail('not activated', error)
+            return TransitionCallbackReturn.FAILURE
+        self._lifecycle, self._problem = 'active', ''
+        self.get_logger().info(f'active; waiting for images on {self._topic}')
         return TransitionCallbackReturn.SUCCESS
 
     @_transition
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._stop_listening()
+        self._problem = ''
         return TransitionCallbackReturn.SUCCESS
 
     @_transition
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._release()
+        self._problem = ''
         return TransitionCallbackReturn.SUCCESS
 
     @_transition
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._release()
+        self._problem = ''
         return TransitionCallbackReturn.SUCCESS
 
     @_transition
@@ -167,13 +158,67 @@ class TrackerNode(LifecycleNode):
         self._worker.shutdown()
         super().destroy_node()
 
+    def _fail(self, what: str, error: Exception) -> None:
+        self._problem = f'{what}: {diagnostics.explain(error)}'
+        if not isinstance(error, (ImportError, OSError, ValueError)):
+            self.get_logger().error(traceback.format_exc())
+        self.get_logger().error(self._problem)
+
     # Images, and what comes with them
+
+    def _offer(self) -> None:
+        self._outputs = Outputs(self, self._overridable, self._config.tf_frame)
+        for kind, name, callback in ((InitTarget, 'init_target', self._on_init), (Trigger, 'reset', self._on_reset),
+                                     (Trigger, 'pause', self._on_pause), (Trigger, 'resume', self._on_resume)):
+            self._tracker_services.append(
+                self.create_service(kind, f'~/{name}', callback, callback_group=self._requests))
+        self._targets = [self.create_subscription(
+            Detection2D, '~/init_box', self._bounded(Detection2D, self._on_box), QoSProfile(depth=1), raw=True,
+            callback_group=self._drawn, qos_overriding_options=self._overridable)]
+
+    def _bounded(self, kind, callback):
+        """A raw subscription's callback, which makes a message of what is no larger than it may be."""
+        def checked(data: bytes) -> None:
+            try:
+                message = limits.read(data, kind, self._config.message_memory * 2**10)
+            except ValueError as error:
+                self.get_logger().warning(f'refused: {error}', throttle_duration_sec=THROTTLE)
+                return
+            callback(message)
+        return checked
+
+    def _listen(self) -> None:
+        def listen(name: str, kind, topic: str, callback, qos: QoSProfile, **options) -> None:
+            self._listening[name] = self.create_subscription(
+                kind, topic, callback, qos, callback_group=self._images, qos_overriding_options=self._overridable,
+                **options)
+
+        reliability = ReliabilityPolicy[self._config.reliability.upper()]
+        listen('image', CompressedImage if self._config.image_transport == parameters.COMPRESSED else Image, self._topic,
+               distro.with_info(self._on_image), QoSProfile(depth=BURST, reliability=reliability),
+               event_callbacks=distro.SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos))
+        latest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        listen('camera_info', CameraInfo, 'camera_info', self._bounded(CameraInfo, self._on_camera_info), latest, raw=True)
+        listen('depth', Image, 'depth', self._on_depth, latest)
+        listen('candidates', Detection2DArray, 'candidates', self._on_candidates, latest, raw=True)
 
     def _on_image(self, message: Image | CompressedImage, info: dict) -> None:
         self._monitor.arrived(time.monotonic(), info.get('publication_sequence_number'), str(info.get('publisher_gid')))
         self._problem = ''
+        try:
+            limits.check_text('frame_id', message.header.frame_id)
+        except ValueError as error:
+            self._skip(error)
+            return
+        if not message.header.frame_id:
+            self.get_logger().warning('the images have no frame_id: bearing, point, markers and /tf belong to no frame',
+                                      once=True)
         self._history.add(message)
         self._once(self._answer)
+
+    def _skip(self, error: ValueError) -> None:
+        self._monitor.refused()
+        self.get_logger().warning(f'frame skipped: {error}', throttle_duration_sec=THROTTLE)
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         try:
@@ -185,16 +230,21 @@ class TrackerNode(LifecycleNode):
     def _on_depth(self, message: Image) -> None:
         self._depths.add(message)
 
-    def _on_candidates(self, message: Detection2DArray) -> None:
-        self._candidates = message
+    def _on_candidates(self, data: bytes) -> None:
+        most = self._config.max_candidates
+        try:
+            message, count = limits.read_first(data, Detection2DArray, self._config.message_memory * 2**10, most)
+        except ValueError as error:
+            self.get_logger().warning(f'candidates refused: {error}', throttle_duration_sec=THROTTLE)
+            return
+        self._candidates, self._beyond = message, max(count - most, 0)
         self._once(self._consider)
 
-    def _on_incompatible_qos(self, event: QoSRequestedIncompatibleQoSInfo) -> None:
+    def _on_incompatible_qos(self, event: distro.QoSRequestedIncompatibleQoSInfo) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
-        topic = self._subscription.topic_name
         remedy = 'set the parameter reliability to best_effort' if policy == 'reliability' else \
-            f'set qos_overrides.{topic}.subscription.{policy} to what the publisher offers'
-        self._problem = f'a publisher of {topic} offers less than this node asks for in its QoS ({policy}), ' \
+            f'set qos_overrides.{self._topic}.subscription.{policy} to what the publisher offers'
+        self._problem = f'a publisher of {self._topic} offers less than this node asks for in its QoS ({policy}), ' \
                         f'so none of its images can come: {remedy}'
         self.get_logger().error(self._problem)
 
@@ -202,12 +252,17 @@ class TrackerNode(LifecycleNode):
 
     def _on_init(self, request: InitTarget.Request, response: InitTarget.Response) -> InitTarget.Response:
         try:
-            response.message = self._in_turn(self._init, request.header, request.bbox, request.id)
+            limits.check_text('id', request.id)
+            if self._config.init_wait:
+                self._history.wait(request.header.stamp, self._config.init_wait)
+            response.message = self._in_turn(self._init, request)
             response.success = True
             self.get_logger().info(response.message)
-        except (RuntimeError, ValueError) as error:  # RuntimeError: the GPU
-            response.message = str(error)
-            self.get_logger().warning(f'target refused: {error}')
+        except Exception as error:
+            response.message = diagnostics.explain(error)
+            self.get_logger().warning(f'target refused: {response.message}')
+            if not isinstance(error, (RuntimeError, ValueError)):  # RuntimeError: the GPU
+                self.get_logger().error(traceback.format_exc())
         return response
 
     def _on_box(self, message: Detection2D) -> None:
@@ -244,6 +299,8 @@ class TrackerNode(LifecycleNode):
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
         self._config = config
+        if self._history is not None:
+            self._history.tolerance = config.init_tolerance
         for name in own | of_tracker:
             self._refused.pop(name, None)
         return SetParametersResult(successful=True)
@@ -255,20 +312,19 @@ class TrackerNode(LifecycleNode):
     def _diagnose(self) -> None:
         now = time.monotonic()
         period, seconds = self._monitor.period(now)
-        facts = dict(lifecycle=self._lifecycle, problem=self._problem, total=self._monitor.total, period=period,
+        facts = dict(problem=self._problem, lifecycle=self._lifecycle, autostart=self.get_parameter('autostart').value, total=self._monitor.total, period=period,
                      seconds=seconds)
         if self._follower is not None:
             facts |= dict(device=self._follower.tracker.device, target=self._follower.state,
                           target_id=self._follower.target_id, kept=len(self._history))
-        if self._subscription is not None:
-            topic = self._subscription.topic_name
-            count = self.count_publishers(topic)
-            facts |= dict(topic=topic, publishers=count, silence=now - self._monitor.latest,
+        if self._listening:
+            count = self.count_publishers(self._topic)
+            facts |= dict(topic=self._topic, publishers=count, silence=now - self._monitor.latest,
                           timeout=self._config.image_timeout)
             advice = self._monitor.judge(now, count)
             wrong = self._mismatches()
-            facts['problem'] = wrong.get('image', self._problem)
-            if advice and 'image' not in wrong:
+            facts['problem'] = wrong.get('image') or self._problem or self._failure
+            if advice and 'image' not in wrong and not self._problem:
                 self.get_logger().warning(advice)
         status = diagnostics.status(self.get_fully_qualified_name(), diagnostics.Facts(**facts))
         message = DiagnosticArray(status=[status])
@@ -277,8 +333,7 @@ class TrackerNode(LifecycleNode):
 
     def _mismatches(self) -> dict[str, str]:
         """Topics of which nothing can be heard -> why; each reason is logged when it is new."""
-        named = zip(('image', 'camera_info', 'depth', 'candidates'), (self._subscription, *self._others))
-        wrong = publishers.mismatches(self, [publishers.listened(*pair) for pair in named])
+        wrong = publishers.mismatches(self, [publishers.listened(*pair) for pair in self._listening.items()])
         for name, sentence in wrong.items():
             if self._said.get(name) != sentence:
                 self.get_logger().error(sentence)
@@ -305,7 +360,7 @@ class TrackerNode(LifecycleNode):
 
     def _log_failure(self, future: Future) -> None:
         if (error := future.exception()) is not None:
-            self._problem = f'{type(error).__name__}: {error}'
+            self._failure = diagnostics.explain(error)
             self.get_logger().error(''.join(traceback.format_exception(error)), throttle_duration_sec=THROTTLE)
 
     # What runs there, and only there
@@ -314,10 +369,12 @@ class TrackerNode(LifecycleNode):
         if self._refused:
             raise ValueError('; '.join(self._refused.values()))
         self._config = config = parameters.read_node(self)
+        self._topic = self.resolve_topic_name('image') + '/compressed' * (config.image_transport == parameters.COMPRESSED)
         tracker = load_tracker(parameters.read_tracker(self), config.cpu_fallback, self.get_logger())
-        self._history = FrameHistory(config.history_frames, config.history_memory * 2**20)
+        self._history = FrameHistory(config.history_frames, config.history_memory * 2**20, config.init_tolerance)
         self._depths = FrameHistory(DEPTHS, config.history_memory * 2**20)
-        self._follower = Follower(tracker, self._history, config.cpu_fallback, self.get_logger())
+        self._follower = Follower(tracker, self._history, config.cpu_fallback, self.get_logger(),
+                                  Bounds(config.image_memory * 2**20, config.image_scans))
 
     def _configure_tracker(self, changes: dict) -> None:
         if self._follower is not None:
@@ -328,7 +385,7 @@ class TrackerNode(LifecycleNode):
         self._history.clear()
         self._depths.clear()
         if not active and not self._config.keep_target:
-            self._follower.reset()
+            self._reset()
 
     def _answer(self) -> None:
         """Work on the newest image, unless that has been done."""
@@ -338,28 +395,33 @@ class TrackerNode(LifecycleNode):
         try:
             answer = self._follower.answer()
         except ValueError as error:
-            self._monitor.refused()
-            self.get_logger().warning(f'frame skipped: {error}', throttle_duration_sec=THROTTLE)
+            self._skip(error)
             return
         if answer is not None:
             age = self._outputs.publish(answer, self._camera, self._depths)
             self._monitor.answered(time.perf_counter() - started, age)
-            self._report(answer.state == LOST)
+            self._report(answer)
             self._follower.learn()
+        self._failure = ''
 
-    def _report(self, lost: bool) -> None:
+    def _report(self, answer: Answer) -> None:
+        """Log that the target was lost or found; a pause and the end of a target are neither."""
+        if answer.estimate is None:
+            return
+        lost = answer.state == LOST
         if lost and not self._was_lost:
             self.get_logger().warning(f'target {self._follower.target_id!r} lost')
         elif self._was_lost and not lost:
             self.get_logger().info(f'target {self._follower.target_id!r} found again')
         self._was_lost = lost
 
-    def _init(self, header: Header, bbox: BoundingBox2D, target_id: str) -> str:
+    def _init(self, request: InitTarget.Request) -> str:
         if not self._active:
             raise ValueError(f'{NO_IMAGE}: the node is not active')
         if self._history.newest() is None:
-            raise ValueError(f'{NO_IMAGE} has arrived on {self._subscription.topic_name} yet')
-        message = self._follower.init(conversions.box_from_message(bbox), header, target_id, self._config.catch_up)
+            raise ValueError(f'{NO_IMAGE} has arrived on {self._topic} yet')
+        message = self._follower.init(conversions.box_from_message(request.bbox), request.header, request.id,
+                                      self._config.catch_up)
         self._was_lost = False
         self._answer()  # the newest image, where the box was drawn in an older one
         return message
@@ -368,17 +430,20 @@ class TrackerNode(LifecycleNode):
         """A lost target may be among the candidates."""
         if not self._active or self._follower.state != LOST:
             return
-        candidates, left_out = self._candidates, []
+        candidates, beyond, left_out = self._candidates, self._beyond, []
         try:
             boxes = conversions.boxes_from_message(candidates, left_out)
             found = self._follower.consider(candidates.header, boxes, self._config.catch_up, left_out)
         except ValueError as error:
             self.get_logger().warning(f'candidates refused: {error}', throttle_duration_sec=THROTTLE)
             return
-        count = len(candidates.detections)
+        count = len(candidates.detections) + beyond
+        if beyond:
+            left_out.insert(0, f'at most {len(candidates.detections)} are looked at (max_candidates)')
         if left_out:
-            self._monitor.left_out(len(left_out))
-            self.get_logger().warning(f'{len(left_out)} of {count} candidates left out: {left_out[0]}',
+            number = len(left_out) + max(beyond - 1, 0)
+            self._monitor.left_out(number)
+            self.get_logger().warning(f'{number} of {count} candidates left out: {left_out[0]}',
                                       throttle_duration_sec=THROTTLE)
         if found:
             self._was_lost = False
@@ -386,6 +451,7 @@ class TrackerNode(LifecycleNode):
             self._answer()  # the newest image, where the candidates belong to an older one
 
     def _reset(self) -> bool:
+        self._was_lost = False
         return self._follower is not None and self._follower.reset()
 
     def _pause(self, paused: bool) -> None:
@@ -393,31 +459,31 @@ class TrackerNode(LifecycleNode):
             self._follower.pause(paused)
 
     def _unload(self) -> None:
-        self._follower = None
+        self._follower, self._was_lost, self._failure = None, False, ''
 
     # Tear-down
 
     def _stop_listening(self) -> None:
-        if self._subscription is None:
+        """All that an activation has done, or a part of one that failed, is undone here."""
+        if not self._listening:
             return
-        for subscription in (self._subscription, *self._others):
-            self.destroy_subscription(subscription)
-        self._subscription, self._others, self._camera = None, [], None
+        while self._listening:
+            self.destroy_subscription(self._listening.popitem()[1])
         self._in_turn(self._set_active, False)
-        self._lifecycle, self._problem = 'inactive', ''
+        self._camera = None
+        self._lifecycle = 'inactive'
         total = self._monitor.total
         self.get_logger().info(f'{total.received} images received, {total.answered} answered, {total.missed} lost on '
                                f'the way here, {total.refused} could not be read')
 
     def _release(self) -> None:
         self._stop_listening()
-        for service in self._tracker_services:
-            self.destroy_service(service)
-        if self._boxes is not None:
-            self.destroy_subscription(self._boxes)
+        while self._tracker_services:
+            self.destroy_service(self._tracker_services.pop())
+        while self._targets:
+            self.destroy_subscription(self._targets.pop())
         if self._outputs is not None:
             self._outputs.destroy()
-        self._tracker_services, self._boxes = [], None
         self._outputs = None
         self._in_turn(self._unload)
         self._lifecycle = 'unconfigured'

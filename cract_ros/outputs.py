@@ -14,7 +14,7 @@ from visualization_msgs.msg import MarkerArray
 
 from cract_ros import bearing, conversions, overlay
 from cract_ros.follower import LOST, Answer
-from cract_ros.history import FrameHistory, nanoseconds
+from cract_ros.history import FrameHistory, apart, nanoseconds
 from cract_ros.msg import TrackState
 
 SAME_TIME = 0.1  # seconds that a depth image may be away from the image
@@ -22,20 +22,24 @@ THROTTLE = 5.0  # seconds between two warnings of one kind
 
 
 class Outputs:
-    """The publishers. Each message has the header of its image."""
+    """The publishers. Each message has the header of its image. tf_frame: of the target on /tf; empty for none."""
 
-    def __init__(self, node: Node, overridable: QoSOverridingOptions):
+    def __init__(self, node: Node, overridable: QoSOverridingOptions, tf_frame: str = ''):
         def publisher(kind, topic: str, depth: int = 10):
             return node.create_publisher(kind, topic, QoSProfile(depth=depth), qos_overriding_options=overridable)
 
         self._node = node
         self._detection = publisher(Detection2D, '~/detection')
         self._detections = publisher(Detection2DArray, '~/detections')
+        self._predicted = publisher(Detection2D, '~/predicted')
         self._state = publisher(TrackState, '~/state')
         self._bearing = publisher(Vector3Stamped, '~/bearing')
         self._point = publisher(PointStamped, '~/point')
         self._markers = publisher(MarkerArray, '~/markers')
         self._overlay = publisher(Image, '~/overlay', 1)
+        self._tf_frame, self._tf = tf_frame, None
+        if tf_frame:
+            self._tf = publisher(transform_message(), '/tf', 100)
         self._annotations = None
         if find_spec('foxglove_msgs'):
             from cract_ros import annotations
@@ -50,6 +54,8 @@ class Outputs:
         age = (self._node.get_clock().now().nanoseconds - nanoseconds(answer.header.stamp)) / 1e9
         if answer.estimate is not None:
             self._detection.publish(conversions.to_detection(answer.estimate, answer.header, answer.target_id))
+        if answer.predicted is not None:
+            self._predicted.publish(conversions.to_prediction(answer))
         self._detections.publish(conversions.to_detections(answer))
         self._state.publish(conversions.to_state(answer, age))
         if answer.estimate is not None and answer.state != LOST and camera is not None:
@@ -64,7 +70,7 @@ class Outputs:
         return age
 
     def destroy(self) -> None:
-        for publisher in (self._detection, self._detections, self._state, self._bearing, self._point, self._markers,
+        for publisher in (self._detection, self._detections, self._predicted, self._state, self._tf, self._bearing, self._point, self._markers,
                           self._overlay, self._annotations):
             if publisher is not None:
                 self._node.destroy_publisher(publisher)
@@ -88,11 +94,23 @@ class Outputs:
             place = PointStamped(header=answer.header)
             place.point.x, place.point.y, place.point.z = (rays[0] / rays[0, 2] * distance).tolist()
             self._point.publish(place)
+        if self._tf is not None:
+            self._tf.publish(self._tf.msg_type(
+                transforms=[bearing.transform(answer.header, self._tf_frame, rays[0], distance)]))
         self._markers.publish(bearing.markers(answer.header, rays, answer.state, distance))
 
 
+def transform_message():
+    """The type of /tf. Raises ValueError where its package is not installed."""
+    if find_spec('tf2_msgs') is None:
+        raise ValueError('tf_frame needs the package tf2_msgs, which is not installed '
+                         '(apt-get install ros-$ROS_DISTRO-tf2-msgs)')
+    from tf2_msgs.msg import TFMessage
+    return TFMessage
+
+
 def _at_the_same_time(one: Header, other: Header) -> bool:
-    return abs(nanoseconds(one.stamp) - nanoseconds(other.stamp)) <= SAME_TIME * 1e9
+    return apart(one.stamp, other.stamp) <= SAME_TIME
 
 
 def _picture(answer: Answer):

@@ -48,6 +48,25 @@ class NodeConfig:
     cpu_fallback: bool = parameter(
         False, 'go on with the CPU, more slowly, where CUDA was asked for and is missing, or fails or runs out of '
         'memory')
+    image_memory: int = parameter(
+        64, 'memory that a picture may take while it is read, unless its message is as large; others are refused unread',
+        unit='MiB', minimum=1, maximum=16384)
+    image_scans: int = parameter(
+        20, 'scans that a JPEG may have, each of which goes over the whole picture', unit='scans', minimum=1,
+        maximum=1000)
+    message_memory: int = parameter(
+        1024, 'size that a message of `~/init_box`, `candidates` or `camera_info` may have', unit='KiB', minimum=1,
+        maximum=65536)
+    max_candidates: int = parameter(
+        100, 'candidates that are looked at; those beyond are left out unread', minimum=1, maximum=10000)
+    init_wait: float = parameter(
+        0.2, 'time to wait for the image of a stamp that is later than all images', unit='seconds', minimum=0.0,
+        maximum=5.0, live=True)
+    init_tolerance: float = parameter(
+        0.05, 'where no image has the stamp of a box or of candidates, the nearest is taken that is so near', unit='seconds',
+        minimum=0.0, maximum=10.0, live=True)
+    tf_frame: str = parameter(
+        '', 'name of a frame that is published on /tf with its z axis to the target; empty publishes none')
     rectified: bool = parameter(
         False, 'the images are rectified: the bearing is computed with P of camera_info, not with K and D')
 

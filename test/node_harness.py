@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import array
+import os
 import signal
 import subprocess
 import sys
@@ -65,13 +66,17 @@ def bounding_box(x, y, w, h) -> BoundingBox2D:
 
 
 class TrackerProcess:
-    """`python -m cract_ros.node` with its log in a file."""
+    """`python -m cract_ros.node` with its log in a file.
+
+    The types of message fields are checked on every assignment, as Humble always does.
+    """
 
     def __init__(self, log: Path, parameters: dict):
         words = [word for name, value in parameters.items() for word in ('-p', f'{name}:={value}')]
         self._log = log
         self.process = subprocess.Popen([sys.executable, '-m', 'cract_ros.node', '--ros-args', *words],
-                                        stdout=log.open('ab'), stderr=subprocess.STDOUT)
+                                        stdout=log.open('ab'), stderr=subprocess.STDOUT,
+                                        env=os.environ | {'ROS_PYTHON_CHECK_FIELDS': '1'})
 
     @property
     def log(self) -> str:
@@ -235,11 +240,13 @@ class Peer(Node):
 @pytest.fixture(scope='session')
 def weights(tmp_path_factory) -> str:
     """'' for those of the package; where it has none, a file with untrained ones."""
-    from cract_core.model import CractModel, load_weights, save_weights
+    from cract_core.weights_file import find_weights
     try:
-        load_weights('')
+        find_weights()
         return ''
     except FileNotFoundError:
+        pytest.importorskip('torch', reason='neither weights nor torch, which would make some')
+        from cract_core.model import CractModel, save_weights
         path = tmp_path_factory.mktemp('weights') / 'untrained.pt'
         save_weights(CractModel(), path)
         return str(path)

@@ -13,7 +13,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker
 
-from cract_ros.bearing import Camera, centre_and_corners, distance_along, markers
+from cract_ros.bearing import Camera, centre_and_corners, distance_along, markers, transform
 
 FX, FY, CX, CY = 400.0, 410.0, 330.0, 235.0
 K = [FX, 0.0, CX, 0.0, FY, CY, 0.0, 0.0, 1.0]
@@ -147,3 +147,32 @@ def test_markers_reach_from_the_camera_to_the_target():
 def test_without_distance_the_ray_has_a_fixed_length():
     end = markers(Header(), np.array([[0.6, 0.0, 0.8]] * 5), 'uncertain', None).markers[0].points[1]
     assert math.hypot(end.x, end.y, end.z) == pytest.approx(10.0)
+
+
+# /tf
+
+@pytest.mark.parametrize('ray', [(0, 0, 1), (0.6, 0, 0.8), (0, -0.6, 0.8), (2 / 7, 3 / 7, 6 / 7), (-0.9, 0.3, 0.1)])
+def test_the_z_axis_of_the_targets_frame_points_to_it(ray):
+    ray = np.array(ray) / np.linalg.norm(ray)
+    message = transform(Header(frame_id='camera'), 'target', ray, 4.0)
+    turn = message.transform.rotation
+    w, v = turn.w, np.array([turn.x, turn.y, turn.z])
+    z = np.array([0.0, 0.0, 1.0])
+    turned = z + 2 * w * np.cross(v, z) + 2 * np.cross(v, np.cross(v, z))  # q z q*, by Rodrigues
+    np.testing.assert_allclose(turned, ray, atol=1e-12)
+    assert w * w + v @ v == pytest.approx(1)
+    place = message.transform.translation
+    np.testing.assert_allclose([place.x, place.y, place.z], ray / ray[2] * 4.0)
+    assert (message.header.frame_id, message.child_frame_id) == ('camera', 'target')
+
+
+def test_without_a_distance_the_targets_frame_stands_at_the_camera():
+    place = transform(Header(), 'target', np.array([0.6, 0, 0.8]), None).transform.translation
+    assert (place.x, place.y, place.z) == (0, 0, 0)
+
+
+def test_the_distance_of_a_large_box_is_the_median_of_a_part_of_its_depths():
+    values = np.random.default_rng(1).normal(12.0, 1.0, (2000, 3000)).astype('<f4')
+    depth = Image(width=3000, height=2000, encoding='32FC1', step=12000, data=array.array('B', values.tobytes()))
+    found = distance_along(depth, np.array([0.0, 0, 3000, 2000]), (3000, 2000))
+    assert found == pytest.approx(float(np.median(values[500:1500, 750:2250])), abs=0.05)

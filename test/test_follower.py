@@ -222,13 +222,10 @@ def test_candidates_of_an_image_that_is_not_kept_are_refused():
         considered(scene, 7, (50, 5, 9, 9))
 
 
-def test_candidates_become_boxes_up_to_a_limit():
+def test_candidates_become_boxes():
     one = Detection2D(bbox=conversions.box_to_message(BOX))
     np.testing.assert_array_equal(conversions.boxes_from_message(Detection2DArray(detections=[one, one])), [BOX, BOX])
     assert conversions.boxes_from_message(Detection2DArray()).shape == (0, 4)
-    left_out = []
-    assert len(conversions.boxes_from_message(Detection2DArray(detections=[one] * 101), left_out)) == 100
-    assert left_out == ['at most 100 boxes are looked at, got 101']
 
 
 def test_a_bad_box_among_candidates_leaves_the_good_ones():

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ import pytest
 pytest.importorskip('hypothesis', reason='hypothesis is not installed')
 pytest.importorskip('rclpy', reason='ROS 2 is not installed')
 
+from bombs import CHANNELS, SIGNATURE, chunk
 from builtin_interfaces.msg import Time
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,12 +29,14 @@ from vision_msgs.msg import BoundingBox2D, Detection2D, Detection2DArray
 from cract_core import TrackerConfig
 from cract_core.boxes import check_box
 from cract_core.crop import search_window, template_window
-from cract_core.encodings import LAYOUTS, PIXELS_PER_BYTE, compressed_to_bgr
+from cract_core.encodings import LAYOUTS, PIXELS_PER_BYTE, Bounds, compressed_to_bgr
 from cract_ros import bearing, conversions, history, web
 from cract_ros.parameters import NodeConfig
 from fuzzing import fuzzed, memory, refusal
 
 np.median(np.ones(2))  # loads a part of NumPy at its first call
+
+ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
 
 uint32 = st.one_of(st.integers(0, 12), st.sampled_from([2**31 - 1, 2**31, 2**32 - 1]), st.integers(0, 2**32 - 1))
 BYTES = {'mono8': 1, '8UC1': 1, 'bgr8': 3, 'rgb8': 3, '8UC3': 3, 'bgra8': 4, 'rgba8': 4, '8UC4': 4, 'mono16': 2,
@@ -143,6 +147,99 @@ def test_a_compressed_image_that_is_cut_off_is_refused_as_such(name):
         data = ENCODED[name][:int(part * len(ENCODED[name]))]
         with pytest.raises(ValueError, match='cut off'):
             compressed_to_bgr(CompressedImage(data=array.array('B', data)))
+
+
+DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # PNG: colour type -> bits
+
+
+@st.composite
+def png_files(draw):
+    """A valid PNG file of any structure, and its pixels (H, W, 3) uint8 BGR where its depth is 8 bits."""
+    colour = draw(st.sampled_from(sorted(DEPTHS)))
+    depth, channels = draw(st.sampled_from(DEPTHS[colour])), CHANNELS[colour]
+    width, height = draw(st.integers(1, 20)), draw(st.integers(1, 20))
+    interlaced = draw(st.booleans())
+    random = np.random.default_rng(draw(st.integers(0, 99)))
+    palette = random.integers(0, 256, (2 ** depth if colour == 3 else 0, 3), np.uint8)
+    values = random.integers(0, 2 ** depth, (height, width, channels))
+    data = b''
+    for left, top, across, down in ADAM7 if interlaced else [(0, 0, 1, 1)]:
+        part = values[top::down, left::across]
+        for row in part if part.size else ():
+            bits = ''.join(f'{value:0{depth}b}' for value in row.ravel())
+            bits += '0' * (-len(bits) % 8)
+            data += b'\0' + int(bits, 2).to_bytes(len(bits) // 8, 'big')
+    packed = zlib.compress(data, draw(st.integers(0, 9)))
+    cuts = sorted(draw(st.lists(st.integers(0, len(packed)), max_size=4)))
+    parts = [packed[a:b] for a, b in zip([0, *cuts], [*cuts, len(packed)])]
+    other = st.lists(st.builds(chunk, st.sampled_from([b'tEXt', b'zTXt', b'iCCP', b'acTL', b'fcTL', b'eXIf', b'gAMA', b'bKGD']),
+                               st.binary(max_size=40)), max_size=3).map(b''.join)
+    head = struct.pack('>IIBBBBB', width, height, depth, colour, 0, 0, interlaced)
+    file = SIGNATURE + chunk(b'IHDR', head) + draw(other)
+    if colour == 3:
+        file += chunk(b'PLTE', palette.tobytes()) + draw(other)
+    file += b''.join(chunk(b'IDAT', part) for part in parts) + draw(other) + chunk(b'IEND', b'')
+    if depth != 8:
+        return file, (height, width), None
+    shown = palette[values[..., 0]] if colour == 3 else values[..., [0, 0, 0] if channels < 3 else [0, 1, 2]]
+    return file, (height, width), shown[..., ::-1]
+
+
+@fuzzed(0.5)
+@given(png_files())
+def test_a_png_of_any_structure_is_the_picture(made):
+    data, size, expected = made
+    frame = compressed_to_bgr(CompressedImage(data=array.array('B', data)))
+    assert frame.shape == (*size, 3) and frame.dtype == np.uint8
+    assert expected is None or (frame == expected).all()
+
+
+@st.composite
+def jpeg_files(draw):
+    """A valid JPEG file of any structure, its number of scans, and its pixels; None where a scan has come again, which may
+    refine them beyond their value."""
+    size = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    random = np.random.default_rng(draw(st.integers(0, 99)))
+    picture = cv2.resize(random.integers(0, 256, (3, 3, 3), np.uint8), size)
+    options = [cv2.IMWRITE_JPEG_PROGRESSIVE, draw(st.integers(0, 1)), cv2.IMWRITE_JPEG_QUALITY, draw(st.integers(1, 100)),
+               cv2.IMWRITE_JPEG_RST_INTERVAL, draw(st.sampled_from([0, 1, 7])),
+               cv2.IMWRITE_JPEG_OPTIMIZE, draw(st.integers(0, 1)),
+               cv2.IMWRITE_JPEG_SAMPLING_FACTOR, draw(st.sampled_from([0x111111, 0x211111, 0x221111, 0x411111]))]
+    plain = cv2.imencode('.jpg', picture if draw(st.booleans()) else picture[..., 0], options)[1].tobytes()
+    segment = st.builds(lambda kind, data: b'\xff' + bytes([kind]) + struct.pack('>H', len(data) + 2) + data,
+                        st.sampled_from([0xfe, 0xe3, 0xe5]), st.one_of(st.binary(max_size=30), st.just(b'\xff\xd9\xff\xda')))
+    file = plain[:2] + b''.join(draw(st.lists(segment, max_size=5))) + plain[2:]
+    last, end = file.rfind(b'\xff\xda'), file.rfind(b'\xff\xd9')
+    more = draw(st.sampled_from([0, 0, 1, 30]))
+    file = file[:end] + file[last:end] * more + b'\xff' * draw(st.integers(0, 3)) + file[end:]
+    pixels = None if more else cv2.imdecode(np.frombuffer(plain, np.uint8), cv2.IMREAD_COLOR)
+    return file, (plain.count(b'\xff\xda') + more, *size[::-1]), pixels
+
+
+@fuzzed(0.5)
+@given(jpeg_files(), st.integers(1, 40))
+def test_a_jpeg_of_any_structure_is_the_picture_or_has_too_many_scans(made, allowed):
+    data, (scans, *size), expected = made
+    message = CompressedImage(data=array.array('B', data))
+    if scans > allowed:
+        with pytest.raises(ValueError, match=f'at most {allowed} scans, got {scans}'):
+            compressed_to_bgr(message, bounds=Bounds(scans=allowed))
+        return
+    frame = compressed_to_bgr(message, bounds=Bounds(scans=allowed))
+    assert frame.shape == (*size, 3) and frame.dtype == np.uint8
+    assert expected is None or (frame == expected).all()
+
+
+@fuzzed(0.2)
+@given(st.one_of(png_files(), jpeg_files()), st.integers(0, 4000))
+def test_a_picture_beyond_the_memory_that_it_may_take_is_refused_before_it_is_read(made, allowed):
+    message = CompressedImage(data=array.array('B', made[0]))
+    try:
+        frame = compressed_to_bgr(message, bounds=Bounds(allowed, 1000))
+    except ValueError as error:
+        assert 'MiB are allowed' in str(error)
+    else:
+        assert frame.size <= allowed
 
 
 numbers = st.one_of(st.floats(), st.floats(-50, 700), st.floats(1, 400),

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import array
+import threading
+import time
 
 import pytest
 
@@ -63,6 +65,51 @@ def test_a_stamp_without_an_image_is_refused_with_what_is_kept(stamp, why):
     with pytest.raises(ValueError, match=rf'the image stamped {stamp:.9f} {why}: 3 images are kept, '
                                          r'from 5\.000000000 to 7\.000000000'):
         filled(5, 6, 7).at(picture(stamp).header.stamp)
+
+
+def test_where_no_image_has_the_stamp_the_nearest_is_taken_within_the_tolerance():
+    history = filled(5, 6, 7)
+    history.tolerance = 0.25
+    assert [stamps([history.at(picture(stamp).header.stamp)])[0] for stamp in (4.8, 5.2, 5.75, 6.0, 7.25)] == [5, 5, 6, 6, 7]
+    for stamp in (4.7, 5.5, 7.3):
+        with pytest.raises(ValueError, match='3 images are kept'):
+            history.at(picture(stamp).header.stamp)
+
+
+def test_of_images_as_near_the_newest_is_taken():
+    history = filled(5, 5, 6)
+    history.tolerance = 0.3
+    assert history.at(picture(5.25).header.stamp).serial == 2
+
+
+def test_the_image_of_a_later_stamp_is_waited_for():
+    history = filled(5)
+    threading.Timer(0.1, lambda: history.add(picture(6))).start()
+    begun = time.monotonic()
+    history.wait(picture(6).header.stamp, 20.0)
+    assert time.monotonic() - begun < 10 and stamps([history.at(picture(6).header.stamp)]) == [6]
+
+
+def test_a_later_image_ends_the_wait_too():
+    history = filled(5)
+    threading.Timer(0.1, lambda: history.add(picture(7))).start()
+    begun = time.monotonic()
+    history.wait(picture(6).header.stamp, 20.0)
+    assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize('stamp', [0, 5, 5.5, 4])
+def test_what_has_come_or_never_will_is_not_waited_for(stamp):
+    begun = time.monotonic()
+    filled(5, 6).wait(picture(stamp).header.stamp, 20.0)
+    filled(6, 5).wait(picture(6).header.stamp, 20.0)  # a bag that has begun anew
+    assert time.monotonic() - begun < 10
+
+
+def test_the_wait_ends_in_time():
+    begun = time.monotonic()
+    filled(5).wait(picture(9).header.stamp, 0.05)
+    assert 0.04 < time.monotonic() - begun < 10
 
 
 def test_nothing_is_found_before_the_first_image():

@@ -175,7 +175,7 @@ def test_camera_info_gives_a_bearing_and_depth_a_point(following):
 
 def test_diagnostics_tell_a_camera_that_stops_and_one_that_sends(following):
     def own(message):
-        return next(s for s in message.status if s.name == '/tracker')
+        return next(s for s in message.status if s.name == 'tracker: tracking')
 
     with Listening(following, DiagnosticArray, '/diagnostics') as diagnostics:
         stopped = own(diagnostics.until(lambda m: own(m).level == DiagnosticStatus.ERROR))

@@ -12,7 +12,7 @@ from conftest import ROOT
 from node_harness import launch_tracker, peer, weights  # noqa: F401  (fixtures)
 
 # by a parameter of the node; where foxglove_msgs is installed
-ON_REQUEST = {('subscribe', '/image/compressed'), ('subscribe', '/clock'), ('publish', '/tracker/annotations')}
+ON_REQUEST = {('subscribe', '/image/compressed'), ('subscribe', '/clock'), ('publish', '/tracker/annotations'), ('publish', '/tf')}
 
 
 def allowed(node: str) -> set[tuple[str, str]]:

@@ -73,3 +73,29 @@ def test_a_profile_that_is_not_installed_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, 'prefix', str(tmp_path / 'python'))
     with pytest.raises(FileNotFoundError, match='cract_ros is not installed'):
         transport.profile()
+
+
+# Advice where images are lost
+
+def test_what_to_set_is_said_where_nothing_is_set(monkeypatch):
+    for name in transport.CHOICES:
+        monkeypatch.delenv(name, raising=False)
+    assert f'{transport.VARIABLE}={transport.profile()} in the environment of the camera node' in transport.advice()
+    monkeypatch.setattr(transport, '_taken', None)
+    transport.use_profile()
+    assert 'in the environment of the camera node' in transport.advice()  # the node has set it, not the user
+    monkeypatch.delenv(transport.VARIABLE)
+
+
+@pytest.mark.parametrize('name', transport.CHOICES)
+def test_what_the_user_has_set_is_not_advised(monkeypatch, name):
+    for other in transport.CHOICES:
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, '/etc/robot.xml')
+    transport.use_profile()
+    assert f'{name} is set here' in transport.advice() and str(transport.profile()) not in transport.advice()
+
+
+def test_another_middleware_gets_no_advice_for_fast_dds(monkeypatch):
+    monkeypatch.setattr(transport, 'get_rmw_implementation_identifier', lambda: 'rmw_cyclonedds_cpp')
+    assert 'FAST' not in transport.advice() and 'rmw_cyclonedds_cpp' in transport.advice()
