@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PointStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
@@ -28,11 +29,11 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_msgs.msg import Header
 from std_srvs.srv import Trigger
-from vision_msgs.msg import BoundingBox2D, Detection2D, Detection2DArray
+from vision_msgs.msg import Detection2D, Detection2DArray, Point2D
 
 from cract_ros import bearing, conversions, diagnostics, parameters, publishers, transport
+from cract_ros.choice import Choice, choose
 from cract_ros.executor import CallbackPool
 from cract_ros.follower import LOST, Follower, load_tracker
 from cract_ros.history import FrameHistory
@@ -81,7 +82,7 @@ class TrackerNode(LifecycleNode):
         self._depths: FrameHistory | None = None
         # from on_configure to on_cleanup
         self._outputs: Outputs | None = None
-        self._tracker_services, self._boxes = [], None
+        self._tracker_services, self._targets = [], []
         # from on_activate to on_deactivate
         self._subscription, self._others = None, []
         self._said: dict[str, str] = {}  # of `_mismatches`
@@ -113,9 +114,11 @@ class TrackerNode(LifecycleNode):
             for kind, name, callback in (
                 (InitTarget, 'init_target', self._on_init), (Trigger, 'reset', self._on_reset),
                 (Trigger, 'pause', self._on_pause), (Trigger, 'resume', self._on_resume))]
-        self._boxes = self.create_subscription(
-            Detection2D, '~/init_box', self._on_box, QoSProfile(depth=10), callback_group=self._requests,
-            qos_overriding_options=self._overridable)
+        self._targets = [
+            self.create_subscription(kind, name, callback, QoSProfile(depth=10), callback_group=self._requests,
+                                     qos_overriding_options=self._overridable)
+            for kind, name, callback in ((Detection2D, '~/init_box', self._on_box),
+                                         (PointStamped, '~/init_point', self._on_point))]
         self._lifecycle, self._problem = 'inactive', ''
         self.get_logger().info(f'configured; the networks run on {self._follower.tracker.device}')
         return TransitionCallbackReturn.SUCCESS
@@ -202,8 +205,9 @@ class TrackerNode(LifecycleNode):
 
     def _on_init(self, request: InitTarget.Request, response: InitTarget.Response) -> InitTarget.Response:
         try:
-            response.message = self._in_turn(self._init, request.header, request.bbox, request.id)
-            response.success = True
+            choice, response.message = self._in_turn(self._init, request)
+            response.success, response.score = True, choice.score
+            response.header, response.bbox = choice.header, conversions.box_to_message(choice.box)
             self.get_logger().info(response.message)
         except (RuntimeError, ValueError) as error:  # RuntimeError: the GPU
             response.message = str(error)
@@ -212,6 +216,11 @@ class TrackerNode(LifecycleNode):
 
     def _on_box(self, message: Detection2D) -> None:
         request = InitTarget.Request(header=message.header, bbox=message.bbox, id=message.id)
+        self._on_init(request, InitTarget.Response())
+
+    def _on_point(self, message: PointStamped) -> None:
+        point = Point2D(x=message.point.x, y=message.point.y)
+        request = InitTarget.Request(kind=InitTarget.Request.POINT, header=message.header, point=point)
         self._on_init(request, InitTarget.Response())
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -354,15 +363,18 @@ class TrackerNode(LifecycleNode):
             self.get_logger().info(f'target {self._follower.target_id!r} found again')
         self._was_lost = lost
 
-    def _init(self, header: Header, bbox: BoundingBox2D, target_id: str) -> str:
+    def _init(self, request: InitTarget.Request) -> tuple[Choice, str]:
         if not self._active:
             raise ValueError(f'{NO_IMAGE}: the node is not active')
         if self._history.newest() is None:
             raise ValueError(f'{NO_IMAGE} has arrived on {self._subscription.topic_name} yet')
-        message = self._follower.init(conversions.box_from_message(bbox), header, target_id, self._config.catch_up)
+        choice = choose(request, self._history, self._candidates, self._follower.tracker.nets)
+        if request.propose:
+            return choice, f'proposed: {choice}'
+        message = self._follower.init(choice.box, choice.header, request.id, self._config.catch_up)
         self._was_lost = False
         self._answer()  # the newest image, where the box was drawn in an older one
-        return message
+        return choice, message
 
     def _consider(self) -> None:
         """A lost target may be among the candidates."""
@@ -413,11 +425,11 @@ class TrackerNode(LifecycleNode):
         self._stop_listening()
         for service in self._tracker_services:
             self.destroy_service(service)
-        if self._boxes is not None:
-            self.destroy_subscription(self._boxes)
+        for subscription in self._targets:
+            self.destroy_subscription(subscription)
         if self._outputs is not None:
             self._outputs.destroy()
-        self._tracker_services, self._boxes = [], None
+        self._tracker_services, self._targets = [], []
         self._outputs = None
         self._in_turn(self._unload)
         self._lifecycle = 'unconfigured'
