@@ -14,7 +14,6 @@ from pathlib import Path
 
 import rclpy
 from builtin_interfaces.msg import Time
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
@@ -25,6 +24,7 @@ from cract_ros.mavlink_link import open_link
 from cract_ros.mavlink_protocol import (LONGEST, SHORTEST, CameraConfig, Request, Status, Tracking, TrackingCamera, mavlink,
                                         read_key)
 from cract_ros.msg import TrackState
+from cract_ros.plain_parameters import declare
 from cract_ros.srv import InitTarget
 
 SILENCE = 2.0     # seconds without a word from the tracker after which its target counts as lost
@@ -64,19 +64,16 @@ class MavlinkCamera(Node):
 
     def __init__(self, **kwargs):
         super().__init__('mavlink_camera', **kwargs)
-        for name, (default, text, bounds) in PARAMETERS.items():
-            descriptor = ParameterDescriptor(description=text, read_only=True)
-            if bounds and isinstance(default, int):
-                descriptor.integer_range = [IntegerRange(from_value=bounds[0], to_value=bounds[1], step=1)]
-            elif bounds:
-                descriptor.floating_point_range = [FloatingPointRange(from_value=bounds[0], to_value=bounds[1])]
-            self.declare_parameter(name, default, descriptor)
-        given = {name: self.get_parameter(name).value for name in PARAMETERS}
+        try:
+            given = declare(self, PARAMETERS)
+            config = CameraConfig(**{name: given[name] for name in CameraConfig.__dataclass_fields__ if name in given})
+            self._camera = TrackingCamera(config, self._ask, self._key(given['key_file']))
+            self._link = open_link(given['url'])
+        except (OSError, ValueError):
+            super().destroy_node()
+            raise
         self._delay = given['video_delay']
-        config = CameraConfig(**{name: given[name] for name in CameraConfig.__dataclass_fields__ if name in given})
-        self._camera = TrackingCamera(config, self._ask, self._key(given['key_file']))
         self._lock = threading.RLock()
-        self._link = open_link(given['url'])
         tracker = given['tracker']
         self._init = self.create_client(InitTarget, f'{tracker}/init_target')
         self._reset = self.create_client(Trigger, f'{tracker}/reset')
