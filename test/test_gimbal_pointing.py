@@ -140,3 +140,56 @@ def test_wrong_parameters_are_told_in_a_sentence(context, given, reason):
         pytest.importorskip('pymavlink', reason='pymavlink is not installed: pip install pymavlink')
     with pytest.raises(ValueError, match=reason):
         GimbalPointing(context=context, parameter_overrides=[Parameter(n, value=v) for n, v in given.items()])
+
+
+@pytest.mark.slow
+def test_the_gimbal_keeps_a_rendered_car_in_the_middle_and_stops_when_it_is_lost():
+    """The tracker on pictures of a camera that really turns: 100 ms after it was told, and the car passes under a bridge."""
+    from cract_core import State, Tracker, TrackerConfig
+    from cract_core.synthetic import RATE, Camera, Scene, _on_road
+    first, hidden, noise, end = 180, 228, 258, 275   # frames
+    scene, size = Scene(2, (640, 480)), (640, 480)
+
+    def direction(t: float) -> np.ndarray:
+        x, y, _ = _on_road(scene.target_x(t), scene.target.lane)
+        d = np.array([x, y, 0.5]) - place(t)
+        return np.array([math.atan2(d[1], d[0]), math.atan2(-d[2], math.hypot(d[0], d[1]))])
+
+    def place(t: float) -> np.ndarray:
+        return np.array([12.0 + 12 * t, -38.0, 50.0])
+
+    cameras, view = {}, (2 * math.atan(320 / 704), 2 * math.atan(240 / 704))
+    scene.camera = lambda t: cameras[min(max(round(t * RATE), first), max(cameras))]
+    azimuth, pitch = direction(first / RATE) + (0.2, 0.13)   # the car is far from the middle at first
+    tracker, pointing, random = Tracker(TrackerConfig(threads=1)), Pointing(), np.random.default_rng(0)
+    commands, errors, states, rates = [], [], [], []
+    for index in range(first, end):
+        t = index / RATE
+        forward = np.array([math.cos(pitch) * math.cos(azimuth), math.cos(pitch) * math.sin(azimuth), -math.sin(pitch)])
+        reach = place(t)[2] / math.sin(pitch)
+        cameras[index] = Camera(place(t) + reach * forward, reach, azimuth, pitch, 0.0, size)
+        frame = scene.render(index)
+        image = frame.image if index < noise else random.integers(0, 256, (480, 640, 3), np.uint8)
+        if index == first:
+            tracker.init(image, frame.box)
+            box, state = frame.box, State.TRACKING
+        else:
+            estimate = tracker.update(image)
+            box, state = estimate.box, estimate.state
+        sight = {State.TRACKING: Sight.FOLLOWED, State.UNCERTAIN: Sight.DOUBTFUL, State.LOST: Sight.NOTHING}[state]
+        for part in range(3):
+            now = t + part / RATE / 3
+            if part == 1:   # the answer comes some milliseconds after the picture
+                pointing.see(now, now - t, sight, angles((2 * box[0] + box[2]) / 640 - 1, (2 * box[1] + box[3]) / 480 - 1, view))
+            commands.append((now, pointing.rates(now)))
+            turn = next((rate for at, rate in reversed(commands) if at <= now - 0.1), (0.0, 0.0))
+            azimuth, pitch = azimuth - turn[0] / RATE / 3, pitch - turn[1] / RATE / 3
+        errors.append([(2 * frame.box[0] + frame.box[2]) / 640 - 1, (2 * frame.box[1] + frame.box[3]) / 480 - 1])
+        states.append(state), rates.append(commands[-1][1])
+    errors = np.abs(errors)
+    assert errors[0].max() > 0.25
+    assert errors[round(1.5 * RATE):hidden - first].max() < 0.1        # in the middle tenth after 1.5 s
+    assert errors[hidden - first:noise - first].max() < 0.5             # in the picture through the bridge
+    lost = first + states.index(State.LOST, noise - first)
+    assert lost < end - round(0.3 * RATE)
+    assert not np.any(rates[lost - first + round(0.3 * RATE):])
