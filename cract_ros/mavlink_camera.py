@@ -6,6 +6,7 @@
 """
 from __future__ import annotations
 
+import math
 import stat
 import threading
 import time
@@ -17,17 +18,19 @@ from builtin_interfaces.msg import Time
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
+from sensor_msgs.msg import NavSatFix
 from std_srvs.srv import Trigger
 
 from cract_ros import transport
 from cract_ros.mavlink_link import open_link
-from cract_ros.mavlink_protocol import (LONGEST, SHORTEST, CameraConfig, Request, Status, Tracking, TrackingCamera, mavlink,
-                                        read_key)
+from cract_ros.mavlink_protocol import (LONGEST, SHORTEST, CameraConfig, Place, Request, Status, Tracking, TrackingCamera,
+                                        mavlink, read_key)
 from cract_ros.msg import TrackState
 from cract_ros.plain_parameters import declare
 from cract_ros.srv import InitTarget
 
 SILENCE = 2.0     # seconds without a word from the tracker after which its target counts as lost
+FRESH = 1.0       # seconds for which the target's place on the globe is told
 TICK = 0.01       # seconds between two looks at what is due
 KEPT = 10.0       # seconds of stamps that are kept for delayed video
 FOLLOWED = (TrackState.TRACKING, TrackState.UNCERTAIN)
@@ -52,6 +55,7 @@ PARAMETERS = {
     'video_delay': (0.0, 'seconds by which the operator sees the video late: a box belongs to the image of then', (0.0, KEPT)),
     'interval': (0.5, 'seconds between two statuses while there is a target, unless the ground station asks for another',
                  (SHORTEST, LONGEST)),
+    'geo': (False, 'tell the place on the globe, from ~/target_fix of the tracker (node target_pose)', None),
     'gimbal_device': (0, "component or number of the camera's gimbal, 0: none", (0, 255)),
 }
 
@@ -78,6 +82,9 @@ class MavlinkCamera(Node):
         self._init = self.create_client(InitTarget, f'{tracker}/init_target')
         self._reset = self.create_client(Trigger, f'{tracker}/reset')
         self.create_subscription(TrackState, f'{tracker}/state', self._on_state, QoSProfile(depth=10))
+        if given['geo']:
+            self.create_subscription(NavSatFix, f'{tracker}/target_fix', self._on_fix, QoSProfile(depth=1))
+        self._place, self._placed = None, -math.inf
         self._heard = time.monotonic()
         self._stamps: deque[tuple[float, Time]] = deque()
         self._stopped = threading.Event()
@@ -178,11 +185,22 @@ class MavlinkCamera(Node):
             while now - self._stamps[0][0] > KEPT + 1:
                 self._stamps.popleft()
             before = self._camera.status.tracking
+            if status.tracking is Tracking.ACTIVE and now - self._placed < FRESH:
+                status = status._replace(place=self._place)
             self._camera.show(status, size)
             if status.tracking is Tracking.LOST and before is Tracking.ACTIVE:
                 self._camera.say('target lost', mavlink.MAV_SEVERITY_WARNING)
             elif status.tracking is Tracking.ACTIVE and before is Tracking.LOST:
                 self._camera.say('target found again')
+
+    def _on_fix(self, message: NavSatFix) -> None:
+        where = message.latitude, message.longitude, message.altitude
+        if not all(map(math.isfinite, where)) or abs(where[0]) > 90 or abs(where[1]) > 180:
+            return
+        east, north, up = (message.position_covariance[place] for place in (0, 4, 8))
+        with self._lock:
+            self._place = Place(*where, math.sqrt(max(east, north, 0.0)), math.sqrt(max(up, 0.0)))
+            self._placed = time.monotonic()
 
 
 def to_status(message: TrackState) -> Status:

@@ -20,6 +20,7 @@ from rclpy.executors import MultiThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
+from sensor_msgs.msg import NavSatFix
 from std_srvs.srv import Trigger
 
 from cract_core.boxes import iou
@@ -318,6 +319,31 @@ def test_with_delayed_video_a_box_belongs_to_the_image_of_then(spin, tracker):
     station.command(mavlink.MAV_CMD_CAMERA_TRACK_RECTANGLE, *RECTANGLE)
     stamp, now = tracker.requests[0].header.stamp.sec, tracker.stamp
     assert now - 120 < stamp <= now - 10
+    station.close()
+
+
+def test_the_place_on_the_globe_is_told_while_it_is_known(spin, tracker):
+    node = spin(camera(geo=True))
+    wait_for(node._init.service_is_ready)
+    places = tracker.create_publisher(NavSatFix, '~/target_fix', QoSProfile(depth=1))
+    station, number = Station(node.address[1]), mavlink.MAVLINK_MSG_ID_CAMERA_TRACKING_GEO_STATUS
+    station.command(mavlink.MAV_CMD_REQUEST_MESSAGE, mavlink.MAVLINK_MSG_ID_CAMERA_INFORMATION)
+    information = next(m for m in station.heard if m.get_type() == 'CAMERA_INFORMATION')
+    assert information.flags & mavlink.CAMERA_CAP_FLAGS_HAS_TRACKING_GEO_STATUS
+    station.command(mavlink.MAV_CMD_CAMERA_TRACK_RECTANGLE, *RECTANGLE)
+    assert station.command(mavlink.MAV_CMD_SET_MESSAGE_INTERVAL, number, 1e5).result == ACCEPTED
+    fix = NavSatFix(latitude=47.25, longitude=-8.5, altitude=412.0)
+    fix.position_covariance[0], fix.position_covariance[8] = 4.0, 0.25
+    places.publish(NavSatFix(latitude=math.nan, longitude=0.0))
+    wait_for(places.get_subscription_count)
+    places.publish(fix)
+    told = station.wait('CAMERA_TRACKING_GEO_STATUS')
+    assert (told.lat, told.lon, told.alt, told.h_acc, told.v_acc) == (472500000, -85000000, 412.0, 2.0, 0.5)
+    assert told.tracking_status == mavlink.CAMERA_TRACKING_STATUS_FLAGS_ACTIVE
+    station.listen(1.5)
+    station.heard.clear()
+    station.listen(0.5)
+    assert 'CAMERA_TRACKING_GEO_STATUS' not in {m.get_type() for m in station.heard}  # nothing is known of it any more
     station.close()
 
 
