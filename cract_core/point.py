@@ -26,6 +26,7 @@ LADDER = 1.3       # ratio of the sides of two crops
 SMALLEST = 10.0    # root of the area of the smallest object that is looked for, pixels
 LARGEST = 0.9      # ... and of the largest, in terms of the root of the frame's area
 MIN_SCORE = 0.3    # below it a box is too doubtful
+AGAIN = 0.85, 1.0, 1.18   # steps of the second look, at what the first has found
 AGREE = 0.6        # boxes of several crops that overlap more tell of one object
 LAYERS = ('conv0', 'conv1', 'conv2', 'conv3', 'fc1', 'fc2')
 
@@ -96,7 +97,12 @@ def box_from_point(frame: np.ndarray, point, nets, head: Head | None = None) -> 
     height, width = frame.shape[:2]
     if not (0 <= point[0] <= width and 0 <= point[1] <= height):
         raise ValueError(f'the point {point[0]:g}, {point[1]:g} lies outside the {width} x {height} frame')
-    found = most_likely(*looks(frame, point, nets, head or load_head())[:3])
+    head = head or load_head()
+    boxes, good, overlap, _ = looks(frame, point, nets, head)
+    first = most_likely(boxes, good, overlap).box
+    # from the middle of what was found the head sees it better than from a point off it
+    again = _looks(frame, (first[:2] + first[2:]) / 2, root_area(first) * np.array(AGAIN), nets, head)
+    found = most_likely(*(np.concatenate(pair) for pair in zip((boxes, good, overlap), again)))
     left, top, right, bottom = np.clip(found.box, 0, (width, height, width, height))
     if found.score < MIN_SCORE or min(right - left, bottom - top) < 2:
         raise ValueError(f'no object stands out at {point[0]:g}, {point[1]:g}: the most likely box is right with a '
@@ -118,16 +124,21 @@ def most_likely(boxes: np.ndarray, good: np.ndarray, overlap: np.ndarray) -> Fou
 def looks(frame: np.ndarray, point, nets, head: Head) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """On each step of the ladder: corners (N, 4) in the frame, the chance (N,) that they are good, the expected overlap
     (N,), and the root of the area (N,) for which the step is made."""
-    border = cv2.mean(frame)[:3]
     largest = LARGEST * math.sqrt(frame.shape[0] * frame.shape[1])
     count = max(2, 1 + math.ceil(math.log(max(largest / SMALLEST, LADDER)) / math.log(LADDER)))
     sizes = np.geomspace(SMALLEST, max(largest, SMALLEST * LADDER), count)
-    answers = [_look(frame, point, size, border, nets, head) for size in sizes]
-    boxes, good, overlap = (np.array(column) for column in zip(*answers))
-    return boxes, good, overlap, sizes
+    return *_looks(frame, point, sizes, nets, head), sizes
 
 
-def _look(frame: np.ndarray, point, size: float, border, nets, head: Head) -> tuple[np.ndarray, float, float]:
-    window = Window((float(point[0]), float(point[1])), size / NOMINAL, VIEW_SIZE)
-    corners, good, overlap = head(to_numpy(nets.as_array(nets.features(window.cut(frame, border)))))
-    return np.tile(point, 2) + corners * window.side, good, overlap
+def _looks(frame: np.ndarray, point, sizes: np.ndarray, nets, head: Head) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    border, answers = cv2.mean(frame)[:3], []
+    for size in sizes:
+        window = Window((float(point[0]), float(point[1])), size / NOMINAL, VIEW_SIZE)
+        corners, good, overlap = head(to_numpy(nets.as_array(nets.features(window.cut(frame, border)))))
+        answers.append((np.tile(point, 2) + corners * window.side, good, overlap))
+    return tuple(np.array(column) for column in zip(*answers))
+
+
+def root_area(corners: np.ndarray) -> float:
+    """Side of the square that is as large as a box, corners (4,)."""
+    return math.sqrt(max((corners[2] - corners[0]) * (corners[3] - corners[1]), 1.0))

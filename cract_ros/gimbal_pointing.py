@@ -63,7 +63,7 @@ class GimbalManager:
         self._mavlink, self._given = mavlink, given
         self._parser = Parser(given['system'], given['component'], read_key(given['key_file']) if given['key_file'] else None)
         self._link = open_link(given['url'])
-        self._beaten = -math.inf
+        self._beaten, self._rest = -math.inf, b''
         self.address = self._link.address
         self.refused = ''   # why control was not given
 
@@ -89,7 +89,8 @@ class GimbalManager:
                 self._mavlink.MAV_TYPE_ONBOARD_CONTROLLER, self._mavlink.MAV_AUTOPILOT_INVALID, 0, 0,
                 self._mavlink.MAV_STATE_ACTIVE, 3))
         for chunk in self._link.receive(0.0):
-            for message in self._parser.read(chunk.data)[0]:
+            messages, self._rest = self._parser.read(self._rest + chunk.data if chunk.stream else chunk.data)
+            for message in messages:
                 if message.get_type() not in ('BAD_DATA',) and not message.get_type().startswith('UNKNOWN'):
                     self._link.keep(chunk.end)
                     self._hear(message)

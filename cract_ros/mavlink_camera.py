@@ -10,6 +10,7 @@ import math
 import stat
 import threading
 import time
+import traceback
 from collections import deque
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from cract_ros.srv import InitTarget
 
 SILENCE = 2.0     # seconds without a word from the tracker after which its target counts as lost
 FRESH = 1.0       # seconds for which the target's place on the globe is told
+THROTTLE = 5.0    # seconds between two reports of one kind
 TICK = 0.01       # seconds between two looks at what is due
 KEPT = 10.0       # seconds of stamps that are kept for delayed video
 FOLLOWED = (TrackState.TRACKING, TrackState.UNCERTAIN)
@@ -121,19 +123,25 @@ class MavlinkCamera(Node):
 
     def _serve(self) -> None:
         while not self._stopped.is_set():
-            chunks = self._link.receive(TICK)
-            with self._lock:
-                now = time.monotonic()
-                for data, end, stream in chunks:
-                    if stream and not data:
-                        self._camera.forget(end)
-                    elif self._camera.receive(data, end, now, stream):
-                        self._link.keep(end)
-                self._watch(now)
-                self._camera.tick(now)
-                sendings = self._camera.take()
-            for packet, end in sendings:
-                self._link.send(packet, end)
+            try:
+                self._turn()
+            except Exception:  # whatever came: the camera stays
+                self.get_logger().error(traceback.format_exc(), throttle_duration_sec=THROTTLE)
+
+    def _turn(self) -> None:
+        chunks = self._link.receive(TICK)
+        with self._lock:
+            now = time.monotonic()
+            for data, end, stream in chunks:
+                if stream and not data:
+                    self._camera.forget(end)
+                elif self._camera.receive(data, end, now, stream):
+                    self._link.keep(end)
+            self._watch(now)
+            self._camera.tick(now)
+            sendings = self._camera.take()
+        for packet, end in sendings:
+            self._link.send(packet, end)
 
     def _watch(self, now: float) -> None:
         """A tracker that says nothing any more follows nothing."""

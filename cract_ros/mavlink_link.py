@@ -77,7 +77,7 @@ class UdpLink:
         if not select.select([self._socket], [], [], timeout)[0]:
             return []
         chunks = []
-        while len(chunks) < most:
+        for _ in range(most):
             try:
                 data, end = self._socket.recvfrom(LARGEST)
             except (BlockingIOError, InterruptedError):
