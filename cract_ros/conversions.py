@@ -105,12 +105,12 @@ def to_detections(answer) -> Detection2DArray:
 
 def to_state(answer, age: float) -> TrackState:
     """A `follower.Answer` with the target's place in terms of the image's size; `age` in seconds."""
-    message = TrackState(header=answer.header, state=STATES[answer.state], id=answer.target_id,
-                         processing_time=answer.processing_time, age=age)
+    height, width = answer.image.shape[:2]
+    message = TrackState(header=answer.header, state=STATES[answer.state], id=answer.target_id, image_width=width,
+                         image_height=height, processing_time=answer.processing_time, age=age)
     if answer.estimate is None:
         return message
     estimate = answer.estimate
-    height, width = answer.image.shape[:2]
     x, y, w, h = (float(value) for value in estimate.box)
     message.score, message.identification = float(estimate.score), float(estimate.identification)
     message.discrimination, message.proposal = float(estimate.discrimination), float(estimate.proposal)

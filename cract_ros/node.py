@@ -19,6 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PointStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
@@ -30,10 +31,11 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Trigger
-from vision_msgs.msg import Detection2D, Detection2DArray
+from vision_msgs.msg import Detection2D, Detection2DArray, Point2D
 
 from cract_core.encodings import Bounds
 from cract_ros import bearing, conversions, diagnostics, distro, limits, parameters, publishers, transport
+from cract_ros.choice import Choice, choose
 from cract_ros.executor import CallbackPool
 from cract_ros.follower import LOST, Answer, Follower, load_tracker
 from cract_ros.history import FrameHistory
@@ -172,9 +174,10 @@ class TrackerNode(LifecycleNode):
                                      (Trigger, 'pause', self._on_pause), (Trigger, 'resume', self._on_resume)):
             self._tracker_services.append(
                 self.create_service(kind, f'~/{name}', callback, callback_group=self._requests))
-        self._targets = [self.create_subscription(
-            Detection2D, '~/init_box', self._bounded(Detection2D, self._on_box), QoSProfile(depth=1), raw=True,
-            callback_group=self._drawn, qos_overriding_options=self._overridable)]
+        for kind, name, callback in ((Detection2D, '~/init_box', self._on_box), (PointStamped, '~/init_point', self._on_point)):
+            self._targets.append(self.create_subscription(
+                kind, name, self._bounded(kind, callback), QoSProfile(depth=1), raw=True, callback_group=self._drawn,
+                qos_overriding_options=self._overridable))
 
     def _bounded(self, kind, callback):
         """A raw subscription's callback, which makes a message of what is no larger than it may be."""
@@ -255,8 +258,9 @@ class TrackerNode(LifecycleNode):
             limits.check_text('id', request.id)
             if self._config.init_wait:
                 self._history.wait(request.header.stamp, self._config.init_wait)
-            response.message = self._in_turn(self._init, request)
-            response.success = True
+            choice, response.message = self._in_turn(self._init, request)
+            response.success, response.score = True, choice.score
+            response.header, response.bbox = choice.header, conversions.box_to_message(choice.box)
             self.get_logger().info(response.message)
         except Exception as error:
             response.message = diagnostics.explain(error)
@@ -267,6 +271,11 @@ class TrackerNode(LifecycleNode):
 
     def _on_box(self, message: Detection2D) -> None:
         request = InitTarget.Request(header=message.header, bbox=message.bbox, id=message.id)
+        self._on_init(request, InitTarget.Response())
+
+    def _on_point(self, message: PointStamped) -> None:
+        point = Point2D(x=message.point.x, y=message.point.y)
+        request = InitTarget.Request(kind=InitTarget.Request.POINT, header=message.header, point=point)
         self._on_init(request, InitTarget.Response())
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -415,16 +424,18 @@ class TrackerNode(LifecycleNode):
             self.get_logger().info(f'target {self._follower.target_id!r} found again')
         self._was_lost = lost
 
-    def _init(self, request: InitTarget.Request) -> str:
+    def _init(self, request: InitTarget.Request) -> tuple[Choice, str]:
         if not self._active:
             raise ValueError(f'{NO_IMAGE}: the node is not active')
         if self._history.newest() is None:
             raise ValueError(f'{NO_IMAGE} has arrived on {self._topic} yet')
-        message = self._follower.init(conversions.box_from_message(request.bbox), request.header, request.id,
-                                      self._config.catch_up)
+        choice = choose(request, self._history, self._candidates, self._follower.tracker.nets)
+        if request.propose:
+            return choice, f'proposed: {choice}'
+        message = self._follower.init(choice.box, choice.header, request.id, self._config.catch_up)
         self._was_lost = False
         self._answer()  # the newest image, where the box was drawn in an older one
-        return message
+        return choice, message
 
     def _consider(self) -> None:
         """A lost target may be among the candidates."""
