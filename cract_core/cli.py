@@ -75,7 +75,7 @@ the benchmark's own toolkit or server takes.
 
 --protocol absence takes the target away and brings it back: can a "lost" be believed? --protocol streaming drops the
 frames that come while the tracker is busy. --protocol stages hands over the true last box in every frame, and tells what
-each stage makes of it. --repeat and --repeat-to make long runs of short clips. --against compares with an earlier run,
+each stage makes of it. --protocol camera turns, shakes and zooms the camera, drops frames, spoils the pictures. --repeat and --repeat-to make long runs of short clips. --against compares with an earlier run,
 paired over sequences. docs/evaluation.md says what every figure means."""
 
 SYNTH = """\
@@ -116,7 +116,7 @@ is installed, peers beside if asked, all in turn on the same frames. With ROOT a
 <tracker>.p50_ms, .p95_ms, .p99_ms and .init_ms for all of them."""
 
 TRACKERS = ('cract', 'nano', 'nano3', 'lighttrack', 'fear', 'vit', 'csrt', 'kcf', 'mil')
-PROTOCOLS = ('ope', 'absence', 'streaming', 'stages', 'reset')
+PROTOCOLS = ('ope', 'absence', 'streaming', 'stages', 'camera', 'reset')
 BENCHMARK_NAMES = ('otb2015', 'uav123', 'nfs30', 'vot2018', 'trackingnet', 'got10k-val', 'got10k-test', 'lasot')
 COLUMNS = {'auc': 'AUC', 'precision': 'prec@20', 'norm_precision': 'norm@.2', 'ao': 'AO', 'sr50': 'SR.50',
            'sr75': 'SR.75', 'off': 'off', 'false_loss': 'lost', 'frozen': 'frozen'}
@@ -234,10 +234,14 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
     evaluate.add_argument('--protocol', type=_choices(PROTOCOLS), metavar='A,B',
                           help='one or more of ope (one pass without help), absence (the target is taken away and '
                                'comes back), streaming (against the clock of a camera), stages (what each stage makes '
-                               'of a frame, the true last box given), or reset (VOT: started anew after each failure) '
-                               '(default: reset for vot2018, else ope)')
+                               'of a frame, the true last box given), camera (under known motion of the camera), or reset '
+                               '(VOT: started anew after each failure) (default: reset for vot2018, else ope)')
     evaluate.add_argument('--every', type=options.positive, default=1, metavar='N',
                           help='the stages protocol looks at each Nth frame (default: 1, all of them)')
+    evaluate.add_argument('--cases', type=_names, default=(), metavar='A,B',
+                          help='only these cases of the camera protocol (default: all; docs/evaluation.md names them)')
+    evaluate.add_argument('--frames', type=options.positive, default=90, metavar='N',
+                          help='of each case of the camera protocol (default: 90)')
     longer = evaluate.add_mutually_exclusive_group()
     longer.add_argument('--repeat', type=options.positive, metavar='N',
                         help='show each sequence forwards and backwards N times, as one long run (protocols ope and '
@@ -435,7 +439,7 @@ def run_eval(args) -> int:
     from tqdm import tqdm
 
     from . import __version__
-    from .evaluation import against, protocols, runner
+    from .evaluation import against, camera, protocols, runner
     from .evaluation.execution import Store
     from .evaluation.benchmarks import BENCHMARKS, read_benchmark
     from .evaluation.sequences import read_folders, repeat, write_boxes
@@ -469,12 +473,12 @@ def run_eval(args) -> int:
     if longer:
         sequences = [repeat(one, args.repeat, args.repeat_to) for one in sequences]
     others = against.read_figures(args.against) if args.against else {}
-    against.check_comparable(others, args.protocol, sequences, args.every)
+    against.check_comparable(others, args.protocol, sequences, args.every, args.frames)
     if args.latency_trace and 'streaming' not in args.protocol:
         raise ValueError('--latency-trace replays a streaming run: give --protocol streaming too')
     options = protocols.Options(
         protocols=args.protocol, rate=args.rate, every=args.every, seed=args.protocol_seed, workers=args.jobs,
-        ray_address=args.ray,
+        ray_address=args.ray, frames=args.frames, cases=camera.chosen(args.cases),
         trace=protocols.read_trace(args.latency_trace) if args.latency_trace else None,
         store=Store(args.report / 'runs') if args.report else None)
     jobs = protocols.plan(specs, sequences, pool, options, left_out)
@@ -591,6 +595,15 @@ def _print_protocols(blocks: dict[str, dict]) -> None:
             one = block['stages']
             print(f'{name:12}' + ''.join(f'{dash(one[stage]):>11}' for stage in STAGES) + f'{dash(one["gain"]):>12}'
                   f'{dash(one["proposals_50"]):>14}{dash(one["refined_50"]):>7}{dash(one["chosen_50"]):>8}')
+    if 'camera' in some:
+        keys = 'iou', 'last_fifth', 'lost'
+        print('\ncamera       mean IoU, in the last fifth, right but called lost' + ''.join(f'{name:>24}' for name in blocks))
+        for case in some['camera']:
+            print(f'{case:63}' + ''.join(f'{"  ".join(dash(block["camera"][case][key]) for key in keys):>24}'
+                                         for block in blocks.values()))
+        if 'still' in some['camera']:
+            print(f'{"tremor of a still scene":63}' + ''.join(f'{100 * (block["camera"]["still"]["tremor"] or 0):>22.2f} %'
+                                                              for block in blocks.values()))
 
 
 def _eval_trackers(args) -> tuple[tuple, dict[str, dict]]:
