@@ -20,7 +20,7 @@ FLOW = dict(winSize=(15, 15), maxLevel=3, criteria=(cv2.TERM_CRITERIA_COUNT | cv
 RANSAC = dict(method=cv2.RANSAC, ransacReprojThreshold=1.5, maxIters=300, confidence=0.99, refineIters=5)
 FEWEST, SHARE = 12, 0.5     # points that must agree on the motion, and their part of those followed
 MATCH_SHARE = 0.25          # ... of those matched
-SPREAD = 0.05               # their standard deviation along either axis, in parts of the picture's side
+SPREAD = 0.06, 0.015        # their standard deviation along one axis and along the other, in parts of the picture's side
 SCALES = 0.6, 1.67          # a motion beyond is none
 
 
@@ -119,7 +119,8 @@ def _similarity(points: np.ndarray, moved: np.ndarray, fewest: float, shape: tup
     if matrix is None:
         return None
     agreed = points[inliers.ravel().astype(bool)]
-    if len(agreed) < fewest or (agreed.std(0) < SPREAD * np.array(shape[::-1])).any():
+    spread = agreed.std(0) / shape[::-1] if len(agreed) else np.zeros(2)
+    if len(agreed) < fewest or spread.max() < SPREAD[0] or spread.min() < SPREAD[1]:
         return None
     linear = matrix[:, :2]
     # the centre of pixel k lies at k + 0.5 of continuous coordinates

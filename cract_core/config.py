@@ -159,6 +159,12 @@ class TrackerConfig:
     template_turn: float = parameter(
         20.0, 'turn of the camera since the template beyond which the template of the first frame is turned along; 180: never',
         minimum=15.0, maximum=180.0, unit='degrees', live=True)
+    guess_identification: float = parameter(
+        0.5, 'the template of an uncertain target is tried at other turns, too, and kept where the identifier gives at least '
+        'this; 1: never', minimum=0.0, maximum=1.0, live=True)
+    steadiness: float = parameter(
+        0.02, "a step of the centre shorter than this part of the target's size is followed in part only: the box does not "
+        'tremble; 0: at once', minimum=0.0, maximum=0.2, live=True)
 
     # Machine
     device: str = parameter(AUTO, 'where the networks run; auto takes CUDA if there is one', choices=(AUTO, CPU, CUDA))

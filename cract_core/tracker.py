@@ -24,6 +24,7 @@ from .runtime import Template, make_nets
 MIN_SIZE = 4.0           # a target never shrinks below, pixels of the frame
 SAME_ASPECT = 0.01       # frames whose aspects differ by less are one picture at two sizes
 CONSIDERED = 8           # boxes of a detector that are looked at in one frame
+STEADIEST = 0.2          # part of a step that is followed however small it is
 DISTRACTOR_IOU = 0.3     # a proposal that overlaps the target less is another object
 DISTRACTOR_RATIO = 0.5   # ... and a distractor if its score exceeds this part of the target's
 DISTRACTOR_SCORE = 0.25  # ... and this
@@ -63,11 +64,13 @@ def check_frame(frame) -> np.ndarray:
 
 class Lesson(NamedTuple):
     """What D has yet to learn from a frame: phi34 and, where the target was found in it, its box (4,) and those of
-    other objects (m, 4), corners in the crop. short_term: of the memory only the latest frames count."""
+    other objects (m, 4), corners in the crop, whose side is `extent` pixels. short_term: of the memory only the latest
+    frames count."""
     phi: object
     box: np.ndarray | None
     others: np.ndarray
     short_term: bool
+    extent: int = SEARCH_SIZE
 
 
 class Look(NamedTuple):
@@ -113,7 +116,7 @@ class Target:
         self.frame_size, self.poses = frame_size, poses
         self.camera, self.turn = CameraMotion(), 0.0        # radians that the picture turned since the first frame
         self.velocity = np.zeros(2)     # beside the camera's motion, pixels a frame
-        self.predicted: np.ndarray | None = None            # centre, of a target whose velocity is known
+        self.moving = False       # `center` was moved by it in this frame
         self.presence = Presence()
         self.since_update = 0     # frames since the last training of D
         self.since_view = 0       # frames since the identifier's recent view was taken
@@ -136,6 +139,7 @@ class Target:
     def lose(self) -> None:
         """It is lost from now on: sought from where nothing spoke against it last."""
         self.presence.state, self.redetection = State.LOST, Redetection(*self.seen)
+        self.velocity, self.moving = np.zeros(2), False
 
     def take_back(self, corners: np.ndarray) -> None:
         """It is believed to be seen again, with the size of `corners` (4,)."""
@@ -275,7 +279,7 @@ class Tracker:
         with self._one_blas_thread():
             if lesson.box is not None:
                 samples = draw_samples(lesson.box, config.update_positives, config.update_negatives, NEGATIVE_IOU[1],
-                                       SEARCH_SIZE, target.random, distractors=lesson.others)
+                                       lesson.extent, target.random, distractors=lesson.others)
                 target.discriminator.remember(self.nets.as_array(lesson.phi), samples)
                 target.lesson = lesson._replace(phi=None, box=None)
             else:
@@ -385,31 +389,39 @@ class Tracker:
     def _predict(self, target: Target, frame: np.ndarray) -> Motion | None:
         """Move all that is known along with the picture, and a target that is followed by its own motion; returns the
         picture's, None where it is unsure: the target is then expected where it was."""
-        config, target.predicted = self.config, None
+        config, target.moving = self.config, False
         motion = target.camera.follow(frame, target.corners) if config.camera_motion == ON else None
         if motion is not None:
             target.carry(motion)
             if config.velocity_rate and target.redetection is None:
-                target.predicted = target.center = target.center + target.velocity
+                target.center, target.moving = target.center + target.velocity, True
         return motion
 
     def _turn_template(self, target: Target, look: Look) -> None:
-        """Take the first frame's template as the camera has turned it, if the identifier knows the best box better by it:
-        an object that turns along with the camera looks as it did."""
-        poses = target.poses
-        step = poses.due(target.turn, self.config.template_turn)
-        if step is None:
+        """Take the first frame's template as the camera has turned it, if the identifier knows the best box better by it: an
+        object that turns along with the camera looks as it did. Where it knows it hardly at all, other turns are tried."""
+        config, poses = self.config, target.poses
+        if config.template_turn >= 180:
+            return
+        step, needed = poses.due(target.turn, config.template_turn), 0.0
+        if step is None and target.state is State.UNCERTAIN:
+            step, needed = poses.guess(), config.guess_identification
+        if step is None or needed >= 1:
             return
         if step not in poses.made:
             poses.made[step] = self.nets.template(*poses.view(step))
         turned, present = poses.made[step], poses.made[poses.step]
         _, views, _ = self.nets.refine(look.phi, look.proposals, target.template._replace(
             identify_term=turned.beside(present).identify_term), target.discriminator.classifier)
-        if views[0, look.best] <= views[1, look.best]:
+        if views[0, look.best] <= max(views[1, look.best], needed):
             poses.refuse()
             return
+        if needed:
+            target.turn = poses.angle(step)
         recent = target.template.identify_term[1:]
         target.template, poses.step = turned.beside(turned._replace(identify_term=recent)), step
+        view, box = poses.view(step, VIEW_SIZE)
+        target.lesson = Lesson(self.nets.features(view), box, np.empty((0, 4)), False, VIEW_SIZE)
 
     def _window(self, target: Target) -> Window:
         """Where to look: around the last box, or where a lost target is sought."""
@@ -444,16 +456,19 @@ class Tracker:
                     and self._calibrated(fused) >= config.reacquire_score)
 
     def _move(self, target: Target, corners: np.ndarray, score: float, frame: np.ndarray) -> None:
-        """Follow the best box (corners in the frame): the position at once, the size smoothed by the score."""
+        """Follow the best box (corners in the frame): the position at once unless it hardly differs from the expected one, the
+        size smoothed by the score."""
         rate = self.config.size_rate * score
         size = (1 - rate) * target.size + rate * (corners[2:] - corners[:2])
         height, width = frame.shape[:2]
         target.size = np.clip(size, MIN_SIZE, (max(width, MIN_SIZE), max(height, MIN_SIZE)))
-        target.center = np.clip((corners[:2] + corners[2:]) / 2, 0, (width, height))
-        if target.presence.lost:
-            target.velocity = np.zeros(2)
-        elif target.predicted is not None:
-            target.velocity = target.velocity + self.config.velocity_rate * score * (target.center - target.predicted)
+        expected, center = target.center, np.clip((corners[:2] + corners[2:]) / 2, 0, (width, height))
+        step, noise = center - expected, self.config.steadiness * math.sqrt(np.prod(target.size))
+        if noise:
+            step = step * np.clip(np.linalg.norm(step) / noise, STEADIEST, 1)
+        target.center = expected + step
+        if target.moving:
+            target.velocity = target.velocity + self.config.velocity_rate * score * step
         if target.presence.sure and not target.presence.lost:
             target.seen = target.center, target.size
 
