@@ -93,7 +93,7 @@ def small(frame: np.ndarray) -> np.ndarray:
     height, width = frame.shape[:2]
     factor = max(height, width) / SIDE
     if factor > 2:  # nearest pixels first: reading all of a large frame would take longest of all
-        frame = cv2.resize(frame, _size(width, height, factor / 2), interpolation=cv2.INTER_NEAREST)
+        frame = cv2.resize(frame, _size(width, height, factor / 2), interpolation=cv2.INTER_NEAREST_EXACT)
     gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
     return cv2.resize(gray, _size(width, height, factor), interpolation=cv2.INTER_AREA if factor > 1 else cv2.INTER_LINEAR)
 
