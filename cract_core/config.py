@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Mapping
 
 AUTO, CPU, CUDA = 'auto', 'cpu', 'cuda'
+ON, OFF = 'on', 'off'
 RUNTIMES = ('torch', 'openvino', 'onnx', 'tensorrt')
 PRECISIONS = ('fp32', 'fp16', 'bf16', 'int8')
 
@@ -147,6 +148,23 @@ class TrackerConfig:
         0.8, 'a recent view is taken only at this score', minimum=0.0, maximum=1.0, live=True)
     view_agreement: float = parameter(
         0.5, '... and only if identifier and discriminator each give at least this', minimum=0.0, maximum=1.0, live=True)
+
+    # Camera
+    camera_motion: str = parameter(
+        ON, "the picture's own motion (shift, turn, scale) is found in the background and moves the search region",
+        choices=(ON, OFF), live=True)
+    velocity_rate: float = parameter(
+        0.3, "how fast the target's own velocity beside the camera's follows, before weighting with the score; 0: none is assumed",
+        minimum=0.0, maximum=1.0, live=True)
+    template_turn: float = parameter(
+        20.0, 'turn of the camera since the template beyond which the template of the first frame is turned along; 180: never',
+        minimum=15.0, maximum=180.0, unit='degrees', live=True)
+    guess_identification: float = parameter(
+        0.5, 'the template of an uncertain target is tried at other turns, too, and kept where the identifier gives at least '
+        'this; 1: never', minimum=0.0, maximum=1.0, live=True)
+    steadiness: float = parameter(
+        0.02, "a step of the centre shorter than this part of the target's size is followed in part only: the box does not "
+        'tremble; 0: at once', minimum=0.0, maximum=0.2, live=True)
 
     # Machine
     device: str = parameter(AUTO, 'where the networks run; auto takes CUDA if there is one', choices=(AUTO, CPU, CUDA))

@@ -10,7 +10,8 @@ import math
 
 import numpy as np
 
-from .boxes import iou
+from .boxes import from_center, iou, to_center
+from .camera_motion import Motion
 from .config import TrackerConfig
 from .crop import Window, search_window
 
@@ -34,11 +35,13 @@ class Redetection:
         """Whether the hypothesis is still worth following."""
         return self._strength > ALIVE
 
-    def scale(self, factor: float) -> None:
-        """The frames have become `factor` times as large."""
-        self.center, self.size = self.center * factor, self.size * factor
+    def carry(self, motion: Motion, resized: np.ndarray) -> None:
+        """The picture has moved, which changes width and height of the target's upright box by the factors `resized` (2,)."""
+        self.center, self.size = motion.carry(self.center), self.size * resized
         for agreement in (self._followed, self._sought):
-            agreement.box = None if agreement.box is None else agreement.box * factor
+            if agreement.box is not None:
+                box = to_center(agreement.box)
+                agreement.box = from_center(np.concatenate([motion.carry(box[:2]), box[2:] * resized]))
 
     def window(self, center: np.ndarray, size: np.ndarray, frame_size: tuple[int, int], config: TrackerConfig) -> Window:
         """Where to look in the next frame of `frame_size` (width, height); center, size (2,) are the hypothesis's."""

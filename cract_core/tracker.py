@@ -11,9 +11,11 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from .boxes import check_box, iou, to_numpy, xywh_to_xyxy
-from .config import TrackerConfig
+from .camera_motion import CameraMotion, Motion
+from .config import ON, TrackerConfig
 from .crop import AUGMENTED_VIEWS, SEARCH_SIZE, VIEW_SIZE, Window, augmented_views, search_window, template_window
 from .discriminator import NEGATIVE_IOU, Discriminator, Samples, draw_samples
+from .pose import Poses
 from .presence import Presence, State, probability
 from .proposals import vote
 from .redetection import SAME_IOU, Redetection
@@ -22,6 +24,7 @@ from .runtime import Template, make_nets
 MIN_SIZE = 4.0           # a target never shrinks below, pixels of the frame
 SAME_ASPECT = 0.01       # frames whose aspects differ by less are one picture at two sizes
 CONSIDERED = 8           # boxes of a detector that are looked at in one frame
+STEADIEST = 0.2          # part of a step that is followed however small it is
 DISTRACTOR_IOU = 0.3     # a proposal that overlaps the target less is another object
 DISTRACTOR_RATIO = 0.5   # ... and a distractor if its score exceeds this part of the target's
 DISTRACTOR_SCORE = 0.25  # ... and this
@@ -35,7 +38,7 @@ class Estimate:
     hypothesis that is followed, or the last one that was believed. score: calibrated probability that the target is in
     view and `box` overlaps it by more than a half. fused: Eq. 10; identification nu+, discrimination tau (clamped) and
     proposal c are its parts, all in [0, 1] and for a lost target those of its best candidate. updated: the discriminator
-    learns from this frame.
+    learns from this frame. motion: of the picture since the frame before, None where it is unsure.
     """
     box: np.ndarray
     score: float
@@ -45,6 +48,7 @@ class Estimate:
     discrimination: float
     proposal: float
     updated: bool
+    motion: Motion | None = None
 
 
 def check_frame(frame) -> np.ndarray:
@@ -60,11 +64,13 @@ def check_frame(frame) -> np.ndarray:
 
 class Lesson(NamedTuple):
     """What D has yet to learn from a frame: phi34 and, where the target was found in it, its box (4,) and those of
-    other objects (m, 4), corners in the crop. short_term: of the memory only the latest frames count."""
+    other objects (m, 4), corners in the crop, whose side is `extent` pixels. short_term: of the memory only the latest
+    frames count."""
     phi: object
     box: np.ndarray | None
     others: np.ndarray
     short_term: bool
+    extent: int = SEARCH_SIZE
 
 
 class Look(NamedTuple):
@@ -104,15 +110,19 @@ class Target:
     """Everything that belongs to the object being tracked and is gone with it. frame_size: width, height."""
 
     def __init__(self, box: np.ndarray, template: Template, discriminator: Discriminator, border: tuple[float, ...],
-                 random: np.random.Generator, frame_size: tuple[int, int]):
+                 random: np.random.Generator, frame_size: tuple[int, int], poses: Poses):
         self.center, self.size = box[:2] + box[2:] / 2, box[2:].copy()
         self.template, self.discriminator, self.border, self.random = template, discriminator, border, random
-        self.frame_size = frame_size
+        self.frame_size, self.poses = frame_size, poses
+        self.camera, self.turn = CameraMotion(), 0.0        # radians that the picture turned since the first frame
+        self.velocity = np.zeros(2)     # beside the camera's motion, pixels a frame
+        self.moving = False       # `center` was moved by it in this frame
         self.presence = Presence()
         self.since_update = 0     # frames since the last training of D
         self.since_view = 0       # frames since the identifier's recent view was taken
         self.lesson: Lesson | None = None           # what D has yet to learn
         self.view: tuple | None = None              # crop and box (4,) in it, yet to become the recent view
+        self.look: Look | None = None               # the latest, as long as phi34 of it is valid
         self.due = False          # `learn` was not called since the latest answer
         self.seen = self.center, self.size          # where nothing spoke against it last
         self.redetection: Redetection | None = None  # of a lost target
@@ -129,11 +139,22 @@ class Target:
     def lose(self) -> None:
         """It is lost from now on: sought from where nothing spoke against it last."""
         self.presence.state, self.redetection = State.LOST, Redetection(*self.seen)
+        self.velocity, self.moving = np.zeros(2), False
 
     def take_back(self, corners: np.ndarray) -> None:
         """It is believed to be seen again, with the size of `corners` (4,)."""
         self.presence.restore()
         self.redetection, self.size = None, corners[2:] - corners[:2]
+
+    def carry(self, motion: Motion) -> None:
+        """The picture has moved: all that is known of places moves along."""
+        resized = motion.scale * self.poses.resized(self.turn, self.turn + motion.angle)
+        self.turn += motion.angle
+        self.center, self.size = motion.carry(self.center), np.maximum(self.size * resized, MIN_SIZE)
+        self.seen = motion.carry(self.seen[0]), np.maximum(self.seen[1] * resized, MIN_SIZE)
+        self.velocity = motion.linear @ self.velocity
+        if self.redetection is not None:
+            self.redetection.carry(motion, resized)
 
     @property
     def corners(self) -> np.ndarray:
@@ -195,7 +216,11 @@ class Tracker:
         template = self.nets.template(window.cut(frame, border), window.to_crop(corners))  # line 2
         discriminator = Discriminator(config.regularization, config.cg_iterations, config.long_memory,
                                       config.short_memory, config.seed)
-        target = Target(box, template.beside(template), discriminator, border, np.random.default_rng(config.seed), frame.shape[1::-1])
+        target = Target(box, template.beside(template), discriminator, border, np.random.default_rng(config.seed),
+                        frame.shape[1::-1], Poses(frame, window, box[2:], border))
+        target.poses.made[0] = template
+        if config.camera_motion == ON:
+            target.camera.follow(frame, corners)
         with self._one_blas_thread():
             discriminator.start(self._views(target, frame), config.init_iterations)
         self._target = target
@@ -217,6 +242,7 @@ class Tracker:
             self.learn()
 
         self._fit(target, frame)
+        motion = self._predict(target, frame)
         window = self._window(target)                                                    # Algorithm 1, line 4
         # the window decides nothing where a lost target is sought: it may return anywhere
         influence = 0.0 if target.seeking else self.config.window_influence
@@ -232,8 +258,8 @@ class Tracker:
                 self.learn()
             target.lesson = lesson
         self._take_view(target, look, frame, score)
-        target.due = True
-        return Estimate(target.box, score, fused, target.state, nu, tau, c, lesson is not None)
+        target.due, target.look = True, look
+        return Estimate(target.box, score, fused, target.state, nu, tau, c, lesson is not None, motion)
 
     def learn(self) -> None:
         """Take the next step of what the discriminator has to learn, if anything; without a target nothing.
@@ -243,15 +269,17 @@ class Tracker:
         target, config = self._target, self.config
         if target is None:
             return
-        target.due, lesson = False, target.lesson
+        target.due, lesson, look, target.look = False, target.lesson, target.look, None
         if lesson is None:
             if target.view is not None:
                 target.template, target.view = target.template.beside(self.nets.template(*target.view)), None
+            elif look is not None:
+                self._turn_template(target, look)
             return
         with self._one_blas_thread():
             if lesson.box is not None:
                 samples = draw_samples(lesson.box, config.update_positives, config.update_negatives, NEGATIVE_IOU[1],
-                                       SEARCH_SIZE, target.random, distractors=lesson.others)
+                                       lesson.extent, target.random, distractors=lesson.others)
                 target.discriminator.remember(self.nets.as_array(lesson.phi), samples)
                 target.lesson = lesson._replace(phi=None, box=None)
             else:
@@ -356,10 +384,44 @@ class Tracker:
         factor = width / old_width
         if (width, height) == (old_width, old_height) or abs(factor * old_height / height - 1) > SAME_ASPECT:
             return
-        target.center, target.size = target.center * factor, target.size * factor
-        target.seen = target.seen[0] * factor, target.seen[1] * factor
-        if target.redetection is not None:
-            target.redetection.scale(factor)
+        target.carry(Motion(np.eye(2) * factor, np.zeros(2)))
+
+    def _predict(self, target: Target, frame: np.ndarray) -> Motion | None:
+        """Move all that is known along with the picture, and a target that is followed by its own motion; returns the
+        picture's, None where it is unsure: the target is then expected where it was."""
+        config, target.moving = self.config, False
+        motion = target.camera.follow(frame, target.corners) if config.camera_motion == ON else None
+        if motion is not None:
+            target.carry(motion)
+            if config.velocity_rate and target.redetection is None:
+                target.center, target.moving = target.center + target.velocity, True
+        return motion
+
+    def _turn_template(self, target: Target, look: Look) -> None:
+        """Take the first frame's template as the camera has turned it, if the identifier knows the best box better by it: an
+        object that turns along with the camera looks as it did. Where it knows it hardly at all, other turns are tried."""
+        config, poses = self.config, target.poses
+        if config.template_turn >= 180:
+            return
+        step, needed = poses.due(target.turn, config.template_turn), 0.0
+        if step is None and target.state is State.UNCERTAIN:
+            step, needed = poses.guess(), config.guess_identification
+        if step is None or needed >= 1:
+            return
+        if step not in poses.made:
+            poses.made[step] = self.nets.template(*poses.view(step))
+        turned, present = poses.made[step], poses.made[poses.step]
+        _, views, _ = self.nets.refine(look.phi, look.proposals, target.template._replace(
+            identify_term=turned.beside(present).identify_term), target.discriminator.classifier)
+        if views[0, look.best] <= max(views[1, look.best], needed):
+            poses.refuse()
+            return
+        if needed:
+            target.turn = poses.angle(step)
+        recent = target.template.identify_term[1:]
+        target.template, poses.step = turned.beside(turned._replace(identify_term=recent)), step
+        view, box = poses.view(step, VIEW_SIZE)
+        target.lesson = Lesson(self.nets.features(view), box, np.empty((0, 4)), False, VIEW_SIZE)
 
     def _window(self, target: Target) -> Window:
         """Where to look: around the last box, or where a lost target is sought."""
@@ -394,12 +456,19 @@ class Tracker:
                     and self._calibrated(fused) >= config.reacquire_score)
 
     def _move(self, target: Target, corners: np.ndarray, score: float, frame: np.ndarray) -> None:
-        """Follow the best box (corners in the frame): the position at once, the size smoothed by the score."""
+        """Follow the best box (corners in the frame): the position at once unless it hardly differs from the expected one, the
+        size smoothed by the score."""
         rate = self.config.size_rate * score
         size = (1 - rate) * target.size + rate * (corners[2:] - corners[:2])
         height, width = frame.shape[:2]
         target.size = np.clip(size, MIN_SIZE, (max(width, MIN_SIZE), max(height, MIN_SIZE)))
-        target.center = np.clip((corners[:2] + corners[2:]) / 2, 0, (width, height))
+        expected, center = target.center, np.clip((corners[:2] + corners[2:]) / 2, 0, (width, height))
+        step, noise = center - expected, self.config.steadiness * math.sqrt(np.prod(target.size))
+        if noise:
+            step = step * np.clip(np.linalg.norm(step) / noise, STEADIEST, 1)
+        target.center = expected + step
+        if target.moving:
+            target.velocity = target.velocity + self.config.velocity_rate * score * step
         if target.presence.sure and not target.presence.lost:
             target.seen = target.center, target.size
 

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from cract_core.config import TrackerConfig
+from cract_core.crop import template_window
 from cract_core.model import load_weights
+from cract_core.pose import Poses
 from cract_core.synthetic import generate
 from cract_core.tracker import Estimate, State, Target, Tracker, check_frame
 
@@ -165,11 +167,12 @@ def states(tracker: Tracker, target: Target, rows) -> str:
 
 def by_hand(**changes) -> tuple[Tracker, Target]:
     """Slope 10 and offset -5: the score of Eq. 10 = 0.5 is 0.5, of 0.4 is 0.27, of 0.3 is 0.12."""
+    poses = Poses(np.zeros((360, 480, 3), np.uint8), template_window((20, 20), 20, 20), np.array([20.0, 20]), (0, 0, 0))
     tracker = object.__new__(Tracker)
     tracker.config = TrackerConfig(score_slope=10.0, score_offset=-5.0, tracking_score=0.6, uncertain_score=0.4,
                                    lost_score=0.2, lost_frames=3, reacquire_score=0.4, reacquire_identification=0.6,
                                    reacquire_discrimination=0.4, reacquire_frames=2).replace(**changes)
-    return tracker, Target(np.array([10.0, 10, 20, 20]), None, None, (0, 0, 0), None, (480, 360))
+    return tracker, Target(np.array([10.0, 10, 20, 20]), None, None, (0, 0, 0), None, (480, 360), poses)
 
 
 def test_uncertainty_ends_at_a_higher_score_than_it_begins():

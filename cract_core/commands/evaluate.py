@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import __version__, options
-from ..evaluation import against, protocols, runner, tables, trackers, vot
+from ..evaluation import against, camera, protocols, runner, tables, trackers, vot
 from ..evaluation.benchmarks import BENCHMARKS, read_benchmark
 from ..evaluation.execution import Store, tracker_of
 from ..evaluation.sequences import read_folders, repeat, write_boxes
@@ -33,10 +33,10 @@ the benchmark's own toolkit or server takes.
 
 --protocol absence takes the target away and brings it back: can a "lost" be believed? --protocol streaming drops the
 frames that come while the tracker is busy. --protocol stages hands over the true last box in every frame, and tells what
-each stage makes of it. --repeat and --repeat-to make long runs of short clips. --against compares with an earlier run,
-paired over sequences. docs/evaluation.md says what every figure means."""
+each stage makes of it. --protocol camera turns, shakes and zooms the camera, drops frames, spoils the pictures. --repeat
+and --repeat-to make long runs of short clips. --against compares with an earlier run, paired over sequences. docs/evaluation.md says what every figure means."""
 
-PROTOCOLS = ('ope', 'absence', 'streaming', 'stages', 'reset')
+PROTOCOLS = ('ope', 'absence', 'streaming', 'stages', 'camera', 'reset')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,10 +53,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--protocol', type=options.choices(PROTOCOLS), metavar='A,B',
                         help='one or more of ope (one pass without help), absence (the target is taken away and '
                              'comes back), streaming (against the clock of a camera), stages (what each stage makes '
-                             'of a frame, the true last box given), or reset (VOT: started anew after each failure) '
-                             '(default: reset for vot2018, else ope)')
+                             'of a frame, the true last box given), camera (under known motion of the camera), or '
+                             'reset (VOT: started anew after each failure) (default: reset for vot2018, else ope)')
     parser.add_argument('--every', type=options.positive, default=1, metavar='N',
                         help='the stages protocol looks at each Nth frame (default: 1, all of them)')
+    parser.add_argument('--cases', type=options.names, default=(), metavar='A,B',
+                        help='only these cases of the camera protocol (default: all; docs/evaluation.md names them)')
+    parser.add_argument('--frames', type=options.positive, default=90, metavar='N',
+                        help='of each case of the camera protocol (default: 90)')
     longer = parser.add_mutually_exclusive_group()
     longer.add_argument('--repeat', type=options.positive, metavar='N',
                         help='show each sequence forwards and backwards N times, as one long run (protocols ope and '
@@ -120,12 +124,12 @@ def run(args: argparse.Namespace) -> int:
     if longer:
         sequences = [repeat(one, args.repeat, args.repeat_to) for one in sequences]
     others = against.read_figures(args.against) if args.against else {}
-    against.check_comparable(others, args.protocol, sequences, args.every)
+    against.check_comparable(others, args.protocol, sequences, args.every, args.frames)
     if args.latency_trace and 'streaming' not in args.protocol:
         raise ValueError('--latency-trace replays a streaming run: give --protocol streaming too')
     setup = protocols.Options(
         protocols=args.protocol, rate=args.rate, every=args.every, seed=args.protocol_seed, workers=args.jobs,
-        ray_address=args.ray,
+        ray_address=args.ray, frames=args.frames, cases=camera.chosen(args.cases),
         trace=protocols.read_trace(args.latency_trace) if args.latency_trace else None,
         store=Store(args.report / 'runs') if args.report else None)
     jobs = protocols.plan(specs, sequences, pool, setup, left_out)

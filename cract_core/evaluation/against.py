@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from .camera import CASES
 from .protocols import Difference, paired_difference
 from .runner import LOSSES
 from .sequences import Sequence
 from .stages import FIGURES
 
 ONE_PASS = ('auc', 'precision', 'norm_precision', *LOSSES)
+CAMERA = tuple(f'{case}.{key}' for case in CASES for key in ('iou', 'last_fifth', 'lost', 'tremor'))
 STAGES = tuple(key for key in FIGURES if key != 'last')     # which belongs to the sequences, not to a tracker
 
 
@@ -34,7 +36,7 @@ def read_figures(path) -> dict[str, dict]:
 
 
 def check_comparable(others: dict[str, dict], protocols: tuple[str, ...], sequences: list[Sequence],
-                     every: int) -> None:
+                     every: int, frames: int) -> None:
     """ValueError, in one sentence, unless every tracker of `others` (see `read_figures`) was measured with one of
     `protocols` at least, and on all `sequences`."""
     for name, block in others.items():
@@ -52,12 +54,15 @@ def check_comparable(others: dict[str, dict], protocols: tuple[str, ...], sequen
         if 'stages' in shared and block['stages']['every'] != every:
             raise ValueError(f'the figures to compare with look at one frame in {block["stages"]["every"]}: '
                              f'give --every {block["stages"]["every"]} too')
+        if 'camera' in shared and block['camera_frames'] != frames:
+            raise ValueError(f'the figures to compare with are of {block["camera_frames"]} frames of each case: '
+                             f'give --frames {block["camera_frames"]} too')
 
 
 def differences(block: dict, other: dict, seed: int = 0) -> dict[str, Difference]:
     """Figure -> `block` - `other`, over the sequences of `block`; of the figures that both have.
 
-    Named as in the JSON: `auc`, `off` and the like of one pass, `stages.chosen` and the like.
+    Named as in the JSON: `auc`, `off` and the like of one pass, `stages.chosen`, `camera.turn90.iou` and the like.
     """
     found, theirs = {}, _tables(other)
     for protocol, (prefix, keys, table) in _tables(block).items():
@@ -72,12 +77,14 @@ def differences(block: dict, other: dict, seed: int = 0) -> dict[str, Difference
 
 def verdict(figure: str, difference: Difference) -> str:
     """'better', 'worse' or 'noise': of some figures less is better."""
-    return (difference.reversed if figure in LOSSES else difference).verdict
+    less = figure in LOSSES or figure.endswith(('.lost', '.tremor'))
+    return (difference.reversed if less else difference).verdict
 
 
 def _tables(block: dict) -> dict[str, tuple[str, tuple[str, ...], dict[str, dict]]]:
     """Protocol -> prefix of its figures, their names, the figures by sequence."""
     one_pass = block.get('sequences') if 'intervals' in block else None     # not those of runs with resets
     tables = dict(ope=('', ONE_PASS, one_pass),
-                  stages=('stages.', STAGES, block.get('stages_sequences')))
+                  stages=('stages.', STAGES, block.get('stages_sequences')),
+                  camera=('camera.', CAMERA, block.get('camera_sequences')))
     return {protocol: table for protocol, table in tables.items() if table[2]}

@@ -2,7 +2,7 @@
 
 `ope`: one pass without help. `absence`: stretches without the target spliced in (see `absence`). `streaming`: against
 a camera's clock (see `streaming`), next to the usual pass. `stages`: with the true last box in every frame (see
-`stages`).
+`stages`). `camera`: under known motion of a camera (see `camera`).
 """
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from typing import Callable, Mapping, NamedTuple
 import numpy as np
 
 from ..files import read_text, write_text
-from . import absence, execution, runner, stages
+from . import absence, camera, execution, runner, stages
 from .execution import Done, Job, Store, TrackerSpec
 from .sequences import Sequence, raise_or_note, read_all
 
-PROTOCOLS = ('ope', 'absence', 'streaming', 'stages')
+PROTOCOLS = ('ope', 'absence', 'streaming', 'stages', 'camera')
 RESAMPLES = 1000        # of the bootstrap
 CONFIDENCE = 0.95
 
@@ -30,11 +30,13 @@ Trace = Mapping[str, Mapping[str, Mapping[int, float]]]     # tracker -> sequenc
 @dataclass(frozen=True)
 class Options:
     """How to run. seed: of the splices and of the bootstrap; rate: frames a second of the streaming protocol; every:
-    the stages protocol looks at each so many-th frame."""
+    the stages protocol looks at each so many-th frame; cases, frames: which of `camera.CASES`, and how long each is."""
 
     protocols: tuple[str, ...] = ('ope',)
     rate: float = 30.0
     every: int = 1
+    cases: tuple[str, ...] = tuple(camera.CASES)
+    frames: int = camera.FRAMES
     trace: Trace | None = None
     seed: int = 0
     workers: int = 1
@@ -78,6 +80,9 @@ def plan(specs, sequences: list[Sequence], pool: list[Sequence], options: Option
                              for sequence in sequences]
     if 'stages' in options.protocols:
         jobs['stages'] = [Job(sequence, specs, every=options.every) for sequence in sequences]
+    if 'camera' in options.protocols:
+        readers = camera.readers(sequences, options.cases, options.frames, options.seed)
+        jobs['camera'] = [Job(sequence, specs) for sequence in read_all(readers, left_out)]
     return jobs
 
 
@@ -110,8 +115,8 @@ def measure(specs: tuple[TrackerSpec, ...], jobs: dict[str, list[Job]], options:
 
 
 def block(measured: Measured, tracker: str) -> dict:
-    """The figures of one tracker: `mean` and `sequences` (one pass), `absence`, `streaming`, `stages`, and 95 %
-    intervals."""
+    """The figures of one tracker: `mean` and `sequences` (one pass), `absence`, `streaming`, `stages`, `camera`, and
+    95 % intervals."""
     result: dict = {}
     seed = measured.options.seed
     if 'ope' in measured.done:
@@ -151,6 +156,19 @@ def block(measured: Measured, tracker: str) -> dict:
             lambda drawn: {key: value for key, value in stages.mean_figures([rows[i] for i in drawn]).items()
                            if key in stages.FIGURES}, len(rows), seed)
         result['stages_sequences'] = figures
+    if 'camera' in measured.done:
+        cases: dict[str, dict[str, camera.Shown]] = {}
+        for sequence, done in zip(measured.sequences['camera'], measured.done['camera'][tracker]):
+            cases.setdefault(sequence.case, {})[sequence.base] = camera.judge(done.run, sequence)
+        result['camera'] = {case: camera.figures(list(some.values())) for case, some in cases.items()}
+        result['camera_frames'] = measured.options.frames
+        result['camera_intervals'] = {
+            case: bootstrap(lambda rows, some=list(some.values()): camera.figures([some[i] for i in rows]), len(some),
+                            seed) for case, some in cases.items()}
+        result['camera_sequences'] = {
+            name: {f'{case}.{key}': value for case, some in cases.items() if name in some
+                   for key, value in camera.figures([some[name]]).items()}
+            for name in dict.fromkeys(sequence.base for sequence in measured.sequences['camera'])}
     return result
 
 

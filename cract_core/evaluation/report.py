@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from ..files import write_text
 from ..video import draw_estimate
-from . import absence, metrics, runner
+from . import absence, camera, metrics, runner
 from .protocols import Measured, trusts_of
 from .sequences import Sequence
 
@@ -35,6 +35,7 @@ STAGE_LABELS = dict(last='last box', anchors='best anchor', proposals='best of N
                     proposals_50='of N', refined_50='after R', chosen_50='chosen')
 TRUST_LABELS = dict(auroc='AUROC', ece='ECE', absent_as_lost='absent as lost', false_loss='false loss',
                     frames_to_loss='frames to loss', reacquired_15='returns in 15')
+CAMERA_LABELS = dict(iou='IoU', last_fifth='last fifth', after_15='15 frames after', lost='right, called lost')
 ATTRIBUTES = {  # from the annotation alone, where the benchmark names none; thresholds of the OTB paper (Wu et al. 2015)
     'fast motion': 'the centre moves over 20 px between two frames',
     'scale change': 'the area leaves 1/4 to 4 times that of the first frame',
@@ -74,12 +75,15 @@ def write_report(folder, measured: Measured, figures: dict) -> Path:
     if 'absence' in measured.done:
         plots['trust'] = svg(_trust_figure(measured, colors))
         pictures['absence'] = believed_absences(measured, colors)
+    if 'camera' in measured.done:
+        plots['camera'] = svg(_camera_figure(measured, colors))
     best = {sequence: max(block['sequences'][sequence]['auc'] for block in blocks.values())
             for sequence in (figures['sequences'] if accuracy else ())}
     path = Path(folder) / 'report.html'
     write_text(path, template.render(
         figures=figures, blocks=blocks, colors=colors, plots=plots, pictures=pictures, labels=LABELS,
         accuracy=accuracy, best=best, trust_labels=TRUST_LABELS, stage_labels=STAGE_LABELS,
+        camera_labels=CAMERA_LABELS, cases=camera.CASES,
         attributes=attribute_table(measured.sequences['ope'], blocks) if accuracy else [],
         machines=sorted({done.machine for runs in measured.done.values() for some in runs.values() for done in some}),
         definitions=ATTRIBUTES, bins=absence.ECE_BINS, busy=runner.BUSY, fewest=FEWEST,
@@ -293,4 +297,25 @@ def _trust_figure(measured: Measured, colors: dict[str, str]) -> Figure:
         bars.set_yticks([])
         bars.legend(frameon=False, fontsize='small')
     plot.legend(frameon=False)
+    return figure
+
+
+def _camera_figure(measured: Measured, colors: dict[str, str]) -> Figure:
+    """The mean IoU of every frame, case by case."""
+    sequences = measured.sequences['camera']
+    cases = [case for case in camera.CASES if any(one.case == case for one in sequences)]
+    columns = min(len(cases), 4)
+    rows = -(-len(cases) // columns)
+    figure = Figure(figsize=(10.5, 0.6 + 1.9 * rows), layout='constrained')
+    for place, case in enumerate(cases, 1):
+        axes = _axes(figure, rows, columns, place, title=case, ylim=(0, 1))
+        for tracker, some in measured.done['camera'].items():
+            overlap = np.array([metrics.overlaps(done.run.boxes, one.truth) for one, done in zip(sequences, some)
+                                if one.case == case])
+            seen = ~np.isnan(overlap)
+            with np.errstate(invalid='ignore'):
+                axes.plot(np.nansum(overlap, axis=0) / seen.sum(axis=0), color=colors[tracker], linewidth=1.5, label=tracker)
+    figure.axes[0].legend(frameon=False, fontsize='small', loc='lower left')
+    figure.supylabel('mean IoU')
+    figure.supxlabel('frame')
     return figure

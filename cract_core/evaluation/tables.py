@@ -62,3 +62,12 @@ def print_protocols(blocks: dict[str, dict]) -> None:
             one = block['stages']
             print(f'{name:12}' + ''.join(f'{dash(one[stage]):>11}' for stage in STAGES) + f'{dash(one["gain"]):>12}'
                   f'{dash(one["proposals_50"]):>14}{dash(one["refined_50"]):>7}{dash(one["chosen_50"]):>8}')
+    if 'camera' in some:
+        keys = 'iou', 'last_fifth', 'lost'
+        print('\ncamera       mean IoU, in the last fifth, right but called lost' + ''.join(f'{name:>24}' for name in blocks))
+        for case in some['camera']:
+            print(f'{case:63}' + ''.join(f'{"  ".join(dash(block["camera"][case][key]) for key in keys):>24}'
+                                         for block in blocks.values()))
+        if 'still' in some['camera']:
+            print(f'{"tremor of a still scene":63}' + ''.join(f'{100 * (block["camera"]["still"]["tremor"] or 0):>22.2f} %'
+                                                              for block in blocks.values()))
