@@ -1,5 +1,7 @@
 # `make demo` and `make test` need nothing but what `make help` lists: they build the environment first.
 PYTHON ?= python3
+# The one outside of the environment, which is made anew by it
+override PYTHON := $(or $(shell command -v $(PYTHON)),$(PYTHON))
 VENV := .venv
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
