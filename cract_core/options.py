@@ -162,7 +162,9 @@ def check_paths(args) -> None:
     keep_apart(inputs, _paths(args, FILES + FOLDERS + EITHER))
     for name, files in MADE.items():
         folder = getattr(args, name, None)
-        for file in files if isinstance(folder, (str, Path)) and Path(folder).is_dir() else ():
+        if not isinstance(folder, (str, Path)) or not Path(folder).is_dir():
+            continue
+        for file in files:
             keep_apart({key: path for key, path in inputs.items() if Path(path).is_file()},
                        {f'{_option(name)} {folder}': Path(folder, file)})
     for name in FILES + FOLDERS + EITHER:
@@ -173,7 +175,7 @@ def check_paths(args) -> None:
         check_place(path, name in FOLDERS or name in EITHER and command not in FILE_COMMANDS[name])
 
 
-def _paths(args, names: tuple[str, ...]) -> dict[str, object]:
+def _paths(args, names: tuple[str, ...]) -> dict[str, str | Path]:
     """Those of the arguments that name a path, under the names that the user knows."""
     values = {name: getattr(args, name, None) for name in names}
     return {_option(name): value for name, value in values.items() if isinstance(value, (str, Path)) and value != ''}

@@ -1,7 +1,6 @@
 """CRAC's two offline-trained heads: box regression R (Eq. 3) and identifier I (Eq. 6)."""
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
-import re
 import time
 from html.parser import HTMLParser
 
@@ -14,9 +13,9 @@ import pytest
 
 from cract_core import cli
 from cract_core.config import TrackerConfig
-from cract_core.evaluation import absence, execution, metrics, peers, protocols, runner, streaming
+from cract_core.evaluation import absence, execution, peers, protocols, runner, streaming
 from cract_core.evaluation.execution import Job, Store, TrackerSpec
-from cract_core.evaluation.sequences import Sequence, read_boxes, read_folders, write_boxes
+from cract_core.evaluation.sequences import read_boxes, read_folders, write_boxes
 from cract_core.tracker import State
 
 KCF = TrackerSpec('kcf', TrackerConfig(threads=1))

@@ -156,7 +156,7 @@ def pack(name: str, root: str | Path, output: str | Path, count: int, gap: int =
     if list(output.glob(f'{name}-*.tar')):
         raise FileExistsError(f'{output} holds shards of {name} already: remove them, or choose another folder')
     random = np.random.default_rng(seed)
-    shots = list(coco_shots(root, count, random) if name == 'coco' else 
+    shots = list(coco_shots(root, count, random) if name == 'coco' else
                  video_shots(name, root, count, gap, random, left_out))
     if not shots:
         raise ValueError(f'{root} holds no object of at least {SMALLEST} pixels to pack')
