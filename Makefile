@@ -29,23 +29,24 @@ STAMPS := $(VENV)/.stamps
 hash = $(shell cat $(1) 2>/dev/null | sha256sum | cut -c1-16)
 VENV_KEY := $(shell { $(PYTHON) -VV; echo $(CURDIR) $(ROS); } 2>&1 | sha256sum | cut -c1-16)
 VENV_STAMP := $(STAMPS)/venv-$(VENV_KEY)
-DEPENDENCIES_STAMP := $(STAMPS)/dependencies-$(call hash,pyproject.toml scripts/requirements.py constraints.txt)
+DEPENDENCIES_STAMP := $(STAMPS)/dependencies-$(call hash,pyproject.toml requirements-ros.txt constraints.txt)
 VISION_FILES := $(sort $(wildcard third_party/vision_msgs/* third_party/vision_msgs/msg/* cmake/*))
-VISION_STAMP := $(STAMPS)/vision_msgs-$(call hash,$(VISION_FILES) constraints.txt)
+VISION_STAMP := $(STAMPS)/vision_msgs-$(call hash,$(VISION_FILES) requirements-ros.txt)
 PACKAGE_FILES := CMakeLists.txt package.xml pyproject.toml setup.py cract_core/__init__.py cract_ros/__init__.py \
     $(sort $(wildcard msg/*/* launch/* config/* scripts/* cmake/*)) $(VISION_FILES)
-PACKAGE_STAMP := $(STAMPS)/package-$(call hash,$(PACKAGE_FILES))
+PACKAGE_STAMP := $(STAMPS)/package-$(call hash,$(PACKAGE_FILES) requirements-ros.txt)
 
 # $(call done,step): mark the step as done, and only in its present form
 done = rm -f $(STAMPS)/$(1)-* && touch $@
 
-.PHONY: help env test demo weights clean
+.PHONY: help env lint test demo weights clean
 
 help:
 	@cat <<-'END'
 	make demo    track a target through the ROS 2 node on a rendered aerial scene; writes demo/out.mp4
 	             CLIP=<video or image folder> BOX=x,y,w,h plays your own
-	make test    run all tests; PYTEST_ARGS='-m "not slow" -k crop' chooses
+	make lint    ruff, mypy and the directions of imports
+	make test    run these and all tests; PYTEST_ARGS='-m "not slow" -k crop' chooses
 	make weights train the networks on a CPU, in two legs (two and a half hours of one core); writes runs/weights/cract.pt
 	             DATA=<folder of training shards>, IMAGENET=<ResNet-18 weights, else downloaded>
 	make env     build the environment in .venv (those above do it when needed)
@@ -78,8 +79,10 @@ $(VENV_STAMP):
 
 $(DEPENDENCIES_STAMP): $(VENV_STAMP)
 	@echo 'Installing the dependencies'
+	$(BIN)/python scripts/requirements.py ray >$(STAMPS)/requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	    --requirement <($(BIN)/python scripts/requirements.py ray $(if $(filter installed,$(ROS)),ros))
+	    --requirement $(STAMPS)/requirements.txt \
+	    $(if $(filter wheels,$(ROS)),--requirement requirements-ros.txt)
 	$(call done,dependencies)
 
 $(VISION_STAMP): $(DEPENDENCIES_STAMP)
@@ -101,7 +104,12 @@ $(PACKAGE_STAMP): $(VISION_STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	$(call done,package)
 
-test: env
+lint: $(DEPENDENCIES_STAMP)
+	@$(BIN)/ruff check --quiet --no-cache .
+	$(BIN)/mypy --no-error-summary --cache-dir /dev/null
+	found=$$($(BIN)/lint-imports --no-cache) || { echo "$$found" >&2; exit 1; }
+
+test: env lint
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 demo: env

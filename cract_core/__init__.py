@@ -4,7 +4,12 @@ Importing the package is light: torch is loaded when `Tracker`, `Estimate` or `S
 """
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from cract_core.config import TrackerConfig
+
+if TYPE_CHECKING:
+    from cract_core.tracker import Estimate, State, Tracker
 
 __version__ = '0.1.0'
 __all__ = ['Estimate', 'State', 'Tracker', 'TrackerConfig']

@@ -12,7 +12,7 @@ import tempfile
 from collections import Counter
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Iterator, NamedTuple
+from typing import Any, Iterator, NamedTuple
 from urllib.parse import quote_from_bytes
 
 import numpy as np
@@ -58,6 +58,7 @@ class BagImages:
     def __iter__(self) -> Iterator[BagImage]:
         from . import encodings
         contrast, count = encodings.Contrast(), 0
+        message: Any
         for recorded, kind, message in self._messages():
             count += 1
             if isinstance(message, Exception):
@@ -116,7 +117,7 @@ def open_images(bag: Path, topic: str | None, start: float) -> Iterator[BagImage
         try:
             reader = stack.enter_context(AnyReader([bag] if whole else files,
                                                    default_typestore=get_typestore(Stores.LATEST)))
-            there = Counter()
+            there: Counter[tuple[str, str]] = Counter()
             for one in reader.connections:
                 there[one.topic, one.msgtype] += one.msgcount
         except Exception as error:  # as above
@@ -222,8 +223,10 @@ class DetectionWriter:
         storage = StoragePlugin.SQLITE3 if any('.db3' in name for name in names) else StoragePlugin.MCAP
         # 8: read by Humble and all after it
         self._make = lambda place: Writer(place, version=8, storage_plugin=storage)
-        self._path, self._folder, self._writer, self._topic = path, None, None, None
-        self._id = target_id
+        self._path, self._id = path, target_id
+        self._folder: Path | None = None    # until the first detection
+        self._writer: Any = None
+        self._topic: Any = None
 
     def __enter__(self) -> 'DetectionWriter':
         return self

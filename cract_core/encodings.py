@@ -97,8 +97,8 @@ class Contrast:
         counts = cv2.calcHist([pixels.reshape(-1, 1)], [0], None, [65536], [0, 65536])
         counts = counts.ravel().cumsum(dtype=np.float64)
         left_out = max(LEFT_OUT * pixels.size, float(pixels.size >= FEW))
-        low, middle, high = (float(np.searchsorted(counts, place, side)) for place, side in (
-            (left_out, 'right'), (pixels.size / 2, 'left'), (pixels.size - left_out, 'left')))
+        low = float(np.searchsorted(counts, left_out, 'right'))
+        middle, high = np.searchsorted(counts, [pixels.size / 2, pixels.size - left_out]).astype(float)
         low, high = (0.0, 2.0 ** max(int(high).bit_length(), 8) - 1) if colour else (min(low, high), high)
         if self._low is None or not self._low <= middle <= self._high or 8 * (high - low) < self._high - self._low:
             self._low, self._high = low, high

@@ -56,16 +56,16 @@ def read_yaml(path) -> dict:
     return content
 
 
-def keep_apart(inputs: Mapping[str, object], outputs: Mapping[str, object]) -> None:
+def keep_apart(inputs: Mapping[str, str | Path | None], outputs: Mapping[str, str | Path | None]) -> None:
     """Refuse outputs that would destroy an input, each by the name under which the user gave it.
 
     An output must be no input, lie in no folder that is an input, and be no other output. It must not be a folder
     where a file is to be, as far as its name says so. Raises ValueError in one sentence.
     """
-    read = {name: Path(path) for name, path in inputs.items() if path not in (None, '')}
+    read = {name: Path(path) for name, path in inputs.items() if path is not None and path != ''}
     made: dict[str, Path] = {}
     for name, path in outputs.items():
-        if path in (None, ''):
+        if path is None or path == '':
             continue
         path = Path(path)
         if _is_stream(path):

@@ -99,12 +99,13 @@ def save_weights(model: CractModel, path: str | Path) -> None:
     torch.save({'format': FORMAT, 'variant': model.variant, 'channels': model.channels, 'state': tensors}, path)
 
 
-def load_weights(path: str | Path = '') -> CractModel:
+def load_weights(path: str | Path = '', variants: bool = True) -> CractModel:
     """Read a model for inference (float32, eval mode). An empty path takes the weights of the package.
 
-    Nothing but tensors and numbers is unpickled. Raises FileNotFoundError or ValueError.
+    `variants` False takes the tracker's own structure only, whatever ablations are loaded. Nothing but tensors and
+    numbers is unpickled. Raises FileNotFoundError or ValueError.
     """
-    kinds = {kind.variant: kind for kind in (CractModel, *CractModel.__subclasses__())}
+    kinds = {kind.variant: kind for kind in (CractModel, *CractModel.__subclasses__() * variants)}
     weights = read_weights(path, kinds)
     model = kinds[weights.variant](weights.channels).fold()
     try:

@@ -143,13 +143,14 @@ def _metavar(field: dataclasses.Field) -> str:
     return {float: 'X', int: 'N', str: 'TEXT'}[field_type(field)]
 
 
-INPUTS = ('source', 'bag', 'root', 'data', 'config', 'weights', 'config_weights', 'latency_trace', 'peers', 'nano_backbone',
-          'nano_head', 'imagenet', 'start_from')     # the arguments of all commands that name something to read
+# The arguments of all commands that name something to read,
+INPUTS = ('source', 'bag', 'root', 'data', 'config', 'weights', 'config_weights', 'latency_trace', 'against', 'peers',
+          'nano_backbone', 'nano_head', 'imagenet', 'start_from')
 FILES = ('json',)                                    # ... a file to write,
 FOLDERS = ('report', 'out')                          # ... a folder to write into,
 EITHER = ('output', 'results')                       # ... or one of the two, as the command has it
-MADE = (('report', 'figures.json'), ('report', 'latency_trace.json'), ('results', 'latency_trace.json'),
-        ('output', 'tuned.yaml'), ('output', 'tune.json'), ('output', 'cract.pt'), ('output', 'checkpoint.pt'))
+MADE = {'report': ('figures.json', 'report.html', 'latency_trace.json'), 'results': ('latency_trace.json',),
+        'output': ('tuned.yaml', 'tune.json', 'study.journal', 'cract.pt', 'checkpoint.pt')}   # names of their own in it
 FILE_COMMANDS = {'output': ('track', 'show'), 'results': ('track', 'bag')}
 
 
@@ -159,9 +160,11 @@ def check_paths(args) -> None:
     if re.match(r'[A-Za-z][A-Za-z0-9+.-]*://', str(inputs.get('SOURCE', ''))):
         del inputs['SOURCE']
     keep_apart(inputs, _paths(args, FILES + FOLDERS + EITHER))
-    for name, file in MADE:     # what goes into a folder by a name of its own
+    for name, files in MADE.items():
         folder = getattr(args, name, None)
-        if isinstance(folder, (str, Path)) and Path(folder).is_dir():
+        if not isinstance(folder, (str, Path)) or not Path(folder).is_dir():
+            continue
+        for file in files:
             keep_apart({key: path for key, path in inputs.items() if Path(path).is_file()},
                        {f'{_option(name)} {folder}': Path(folder, file)})
     for name in FILES + FOLDERS + EITHER:
@@ -172,7 +175,7 @@ def check_paths(args) -> None:
         check_place(path, name in FOLDERS or name in EITHER and command not in FILE_COMMANDS[name])
 
 
-def _paths(args, names: tuple[str, ...]) -> dict[str, object]:
+def _paths(args, names: tuple[str, ...]) -> dict[str, str | Path]:
     """Those of the arguments that name a path, under the names that the user knows."""
     values = {name: getattr(args, name, None) for name in names}
     return {_option(name): value for name, value in values.items() if isinstance(value, (str, Path)) and value != ''}

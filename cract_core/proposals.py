@@ -48,8 +48,8 @@ def select_proposals(boxes, scores, rank, last, count: int, nms_iou: float, fill
     boxes (M, 4), coarse scores (M,), rank (M,) >= 0: penalised and windowed scores that decide who stays; last (4,): the
     last target box in the crop. Those that overlap no better one by more than `nms_iou` come first, best first: they are
     different objects. Places that are left go to further views of them, with overlaps up to `fill_iou`, and where these
-    run out, too, to the best one: N never changes. One place is kept for the best box that overlaps `last` by more than
-    NEAR, so that a target that hardly moves is never suppressed by a neighbour (SPM-Tracker).
+    run out, too, to the best one: N never changes. From N = 2 on, one place is kept for the best box that overlaps `last` by more
+    than NEAR, so that a target that hardly moves is never suppressed by a neighbour (SPM-Tracker).
     """
     xp = array_module(boxes)
     top = best_indices(rank, min(CANDIDATES, len(rank)))
@@ -65,6 +65,8 @@ def select_proposals(boxes, scores, rank, last, count: int, nms_iou: float, fill
         free = xp.where(overlaps[first][0] > nms_iou, -1.0, free)
         spare = xp.where(overlaps[first][0] > fill_iou, -1.0, spare)
     chosen = top[xp.concatenate(kept)]
+    if count == 1:
+        return Proposals(boxes[chosen], scores[chosen])
     near = iou(boxes, last) > NEAR
     nearest = xp.where(near, rank, -1.0).argmax()[None]
     missing = near[nearest] & (chosen != nearest).all()

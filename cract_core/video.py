@@ -168,7 +168,7 @@ class FrameSource:
 
     def _from_files(self) -> Iterator[np.ndarray]:
         contrast = Contrast()
-        for self.position, path in enumerate(self._images):
+        for self.position, path in enumerate(self._images or ()):  # noqa: B020
             try:
                 frame = read_image(path, contrast)
             except ValueError as error:
@@ -285,16 +285,18 @@ class VideoWriter:
             raise ValueError(f'cannot write {path}: expected a name ending in .mp4')
         check_place(self.path)
         self._stack = ExitStack()
-        self._writer, self._size, self._odd, self._part, self._count = None, None, None, None, 0
+        self._writer: cv2.VideoWriter | None = None
+        self._size, self._odd, self._part, self._count = (0, 0), (0, 0, 0, 0), '', 0    # until the first frame
 
     def write(self, frame: np.ndarray) -> None:
         """Append one frame."""
         if self._writer is None:
-            self._size = width, height = frame.shape[1::-1]
+            height, width = frame.shape[:2]
+            self._size = width, height
             self._odd = (0, height % 2, 0, width % 2)  # rows and columns to add: top, bottom, left, right
             part = self._stack.enter_context(written(self.path))
             self._part = os.path.join(self._stack.enter_context(utf8_path(part.parent)), part.name)
-            self._writer = cv2.VideoWriter(self._part, cv2.VideoWriter_fourcc(*'mp4v'), self.fps,
+            self._writer = cv2.VideoWriter(self._part, cv2.VideoWriter.fourcc(*'mp4v'), self.fps,
                                            (width + width % 2, height + height % 2))
             if not self._writer.isOpened():
                 raise ValueError(f'cannot write {self.path}: OpenCV has no MP4 encoder for {width} x {height} pixels')

@@ -56,9 +56,13 @@ class _Unpickler(pickle.Unpickler):
         return np.frombuffer(self.archive.read(f'{self.root}/data/{key}'), dtype)
 
 
-def _tensor(storage: np.ndarray, offset: int, shape: tuple, *_) -> np.ndarray:
-    """Tensors lie in the file in row-major order: `save_weights` sees to it."""
-    return storage[offset:offset + int(np.prod(shape))].reshape(shape)
+def _tensor(storage: np.ndarray, offset: int, shape: tuple, strides: tuple, *_) -> np.ndarray:
+    """Element (i, j, ...) is storage[offset + i strides[0] + j strides[1] + ...]; ValueError outside of the storage."""
+    last = offset + sum((size - 1) * step for size, step in zip(shape, strides))
+    if min([offset, *shape, *strides]) < 0 or last >= len(storage) or int(np.prod(shape)) > len(storage):
+        raise ValueError('a tensor lies outside of its storage')
+    return np.lib.stride_tricks.as_strided(storage[offset:], shape, [step * storage.itemsize for step in strides],
+                                           writeable=False)
 
 
 def find_weights(path: str | Path = '') -> Path:

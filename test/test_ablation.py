@@ -13,6 +13,7 @@ from cract_core.evaluation import ablation
 from cract_core.evaluation.ablation import ABLATIONS, VariantSpec, find_ablation
 from cract_core.evaluation.sequences import write_rendered
 from cract_core.model import CractModel, load_weights
+from cract_core.runtime import make_nets
 from cract_core import roi_align as roi_align_module
 from cract_core.roi_align import pyramid_roi_align, roi_align
 from cract_core.synthetic import generate
@@ -101,6 +102,12 @@ def test_a_weights_file_keeps_its_structure(made, monkeypatch):
     monkeypatch.setattr(ablation.ParallelModel, 'variant', 'unheard')
     with pytest.raises(ValueError, match='parallel'):
         load_weights(made[ablation.ParallelModel])
+
+
+@pytest.mark.parametrize('runtime', ['torch', 'openvino', 'onnx'])
+def test_a_tracker_refuses_a_variant_though_the_ablations_are_loaded(made, runtime):
+    with pytest.raises(ValueError, match='only `cract ablate` runs them'):
+        make_nets(TrackerConfig(weights=str(made[ablation.ParallelModel]), runtime=runtime, device='cpu'))
 
 
 def test_parallel_classifies_the_unaligned_features(made):

@@ -2,10 +2,13 @@ import pickle
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from cract_core import weights_file
 from cract_core.model import CractModel, load_weights, save_weights
+from cract_core.weights_file import read_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -45,6 +48,25 @@ def test_frame_of_the_whole_network(model):
 def test_missing_weights_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match='nothing.pt'):
         load_weights(tmp_path / 'nothing.pt')
+
+
+@pytest.mark.parametrize('make', [lambda value: value.T.contiguous().T, lambda value: torch.cat([value, value])[len(value):],
+                                  lambda value: torch.stack([value, value], -1)[..., 1]])
+def test_a_tensor_is_read_by_its_strides(tmp_path, make):
+    """Written by another program: transposed in memory, a part of a larger one, every second number."""
+    value = torch.arange(12, dtype=torch.float16).reshape(3, 4)
+    tensor = make(value)
+    assert torch.equal(tensor, value)
+    torch.save({'format': 1, 'channels': 8, 'state': {'x': tensor, 'scalar': torch.tensor(2.0)}}, tmp_path / 'w.pt')
+    state = read_weights(tmp_path / 'w.pt').state
+    assert np.array_equal(state['x'], value.numpy()) and state['scalar'] == 2
+
+
+@pytest.mark.parametrize('offset, shape, strides', [(0, (3, 4), (4, 2)), (1, (12,), (1,)), (-1, (2,), (1,)), (0, (5, 12), (0, 1)),
+                                                    (0, (2,), (-1,))])
+def test_a_tensor_outside_of_its_storage_is_refused(offset, shape, strides):
+    with pytest.raises(ValueError, match='outside of its storage'):
+        weights_file._tensor(np.zeros(12, np.float16), offset, shape, strides)
 
 
 @pytest.mark.parametrize('damage', ['truncated', 'text', 'wrong keys', 'nan', 'code'])

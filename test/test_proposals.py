@@ -43,6 +43,14 @@ def greedy(boxes, scores, overlap, taken):
     return taken
 
 
+@pytest.mark.parametrize('kind', [np.asarray, torch.from_numpy])
+def test_a_single_proposal_is_the_best_one_also_far_from_the_last_box(kind):
+    boxes = np.float32([[10, 10, 60, 60], [100, 100, 160, 160]])
+    scores = np.float32([0.9, 0.3])
+    found = select_proposals(kind(boxes), kind(scores), kind(scores), kind(boxes[1]), 1, 0.5, 0.8)
+    assert found.boxes.tolist() == boxes[:1].tolist()
+
+
 @pytest.mark.parametrize('seed', range(5))
 def test_suppression_is_greedy_and_places_that_are_left_go_to_further_views(seed):
     boxes, scores, last = random_scene(seed)

@@ -1,9 +1,12 @@
 """Nothing lost, nothing silent: the cases of docs/reliability.md, run as a user runs them."""
 from __future__ import annotations
 
+import argparse
 import hashlib
+import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,8 +15,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from test_benchmarks import write_frames, write_lasot, write_lines
+from test_cli import QUICK, refused, weights  # noqa: F401  (fixture)
+from test_evaluation import moving_boxes, write_sequence
 
 from cract_core import cli, options
+from cract_core.commands import COMMANDS
 from cract_core.config import TrackerConfig
 from cract_core.encodings import Contrast
 from cract_core.evaluation import runner, sequences
@@ -21,9 +28,6 @@ from cract_core.evaluation.benchmarks import read_benchmark
 from cract_core.evaluation.report import interval
 from cract_core.files import ResultLines, keep_apart, read_text, read_yaml, utf8_path, write_text, written
 from cract_core.video import FrameSource, VideoWriter, list_images, read_image, write_image
-from test_benchmarks import write_frames, write_lasot, write_lines
-from test_cli import QUICK, refused, weights  # noqa: F401  (fixture)
-from test_evaluation import moving_boxes, write_sequence
 
 BOX = '20,20,24,24'
 LATIN = os.fsdecode(b'caf\xe9')     # no UTF-8
@@ -160,6 +164,64 @@ def test_outputs_have_a_place_of_their_own(tmp_path, track, monkeypatch, outputs
     before = tree(tmp_path)
     status, _, error = track('frames', *outputs)
     assert status == 2 and reason in error and tree(tmp_path) == before
+
+
+def options_of(command: str) -> dict[str, list[argparse.Action]]:
+    """Command line words -> all that follows them, subcommands apart."""
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f'cract_core.commands.{COMMANDS[command][0]}').add_arguments(parser)
+    subparsers = [one for one in parser._actions if isinstance(one, argparse._SubParsersAction)]
+    if not subparsers:
+        return {command: parser._actions}
+    return {f'{command} {name}': sub._actions for one in subparsers for name, sub in one.choices.items()}
+
+
+PLACES = [(words, action) for command in COMMANDS for words, actions in options_of(command).items() for action in actions
+          if action.dest in (*options.FILES, *options.FOLDERS, *options.EITHER)]
+
+
+def test_every_argument_that_names_a_place_is_known_as_an_input_or_an_output():
+    known = {*options.INPUTS, *options.FILES, *options.FOLDERS, *options.EITHER}
+    names = re.compile(r'ROOT|SOURCE|BAG|DATA|SHARDS|\w*(DIR|FILE|FOLDER|OUT)\w*(\.\w+)?')
+    for command in COMMANDS:
+        for actions in options_of(command).values():
+            for action in actions:
+                if action.type is Path or isinstance(action.metavar, str) and names.fullmatch(action.metavar):
+                    assert action.dest in known, (command, action.dest)
+    assert {words.split()[0] for words, _ in PLACES} == set(COMMANDS) - {'params', 'calibrate'}    # they write nothing
+
+
+@pytest.mark.parametrize('words, action', PLACES, ids=[f'{words} {action.dest}' for words, action in PLACES])
+@pytest.mark.parametrize('inside', [True, False])
+def test_no_command_writes_where_an_input_lies(tmp_path, monkeypatch, words, action, inside, weights, capsys):  # noqa: F811
+    """Each output of each command is pointed at each of its inputs, and into those that are folders."""
+    monkeypatch.chdir(tmp_path)
+    root = folder_of(Path('data/root/set/one/img'), ['1.png', '2.png']).parents[2]
+    (root / 'set/one/groundtruth.txt').write_text('10,10,20,20\n' * 2)
+    shutil.copy(weights, 'data/weights.pt')
+    Path('data/tracker.yaml').write_text('weights: data/weights.pt\n')
+    Path('data/figures.json').write_text('{}')
+    Path('data/shards').mkdir()
+    Path('data/shards/a.jsonl').write_text('')
+    actions = options_of(words.split()[0])[words]
+    value = dict(source=root / 'set/one/img', bag='data/shards', root=root, data='data/shards', config='data/tracker.yaml',
+                 weights='data/weights.pt', config_weights='data/weights.pt', latency_trace='data/figures.json',
+                 against='data/figures.json', peers='data/shards', nano_backbone='data/weights.pt', nano_head='data/weights.pt',
+                 imagenet='data/weights.pt', start_from='data/weights.pt', box='10,10,20,20', name='proposals', set='folders')
+    inputs = [one for one in actions if one.dest in options.INPUTS]
+    before = tree(Path('data'))
+    for given in inputs:
+        target = Path(value[given.dest], 'new' if inside else '')
+        if inside and not target.parent.is_dir():
+            continue
+        line = words.split()
+        for one in actions:
+            if one.dest in (action.dest, given.dest) or one.required:
+                path = target if one.dest == action.dest else value[one.dest]
+                line += [*one.option_strings[:1], str(path)]
+        assert cli.main(line) == 2, line
+        assert tree(Path('data')) == before, line
+        assert 'nothing is written' in capsys.readouterr().err, line
 
 
 def test_the_weights_of_a_configuration_are_an_input_too(tmp_path, capsys):
@@ -351,9 +413,9 @@ def test_what_enters_a_stream_changes_its_levels_slowly_and_another_gain_at_once
 def test_one_rule_for_every_path(tmp_path):
     rclpy = pytest.importorskip('rclpy', reason='ROS 2 is not installed')  # noqa: F841
     from sensor_msgs.msg import CompressedImage
+    from test_conversions import message
 
     from cract_ros import conversions
-    from test_conversions import message
     frame = grey(12, 300)
     frame[0, 0] = 65535
     png = cv2.imencode('.png', frame)[1].tobytes()

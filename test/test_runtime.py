@@ -158,13 +158,18 @@ def test_auto_takes_what_is_installed(monkeypatch):
     assert choose_runtime(CONFIG) == ('torch', 'fp32', 'cpu')
 
 
+def test_tensorrt_does_not_go_with_the_device_cpu():
+    with pytest.raises(ValueError, match='tensorrt runs on CUDA devices'):
+        choose_runtime(TrackerConfig(runtime='tensorrt', device='cpu'))
+
+
 def test_tensorrt_needs_an_onnx_runtime_with_tensorrt():
     needs('onnx')
     import onnxruntime
     if 'TensorrtExecutionProvider' in onnxruntime.get_available_providers():
         pytest.skip('this ONNX Runtime has TensorRT')
     with pytest.raises(ValueError, match='built with TensorRT'):
-        make_nets(CONFIG.replace(runtime='tensorrt'))
+        make_nets(CONFIG.replace(runtime='tensorrt', device='auto'))
 
 
 @pytest.mark.parametrize('name', ['openvino', 'onnx'])

@@ -11,7 +11,7 @@ from .. import __version__, options
 from ..evaluation import runner
 from ..evaluation.ablation import ABLATIONS, NAMES, VariantSpec, find_ablation, markdown, measure, train_variant
 from ..evaluation.sequences import read_folders
-from ..files import write_text
+from ..files import keep_apart, write_text
 
 DESCRIPTION = """\
 Measure what a part of the tracker is worth: variants without it, or with another value, on the same annotated sequences
@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         base = base.replace(threads=max(1, (os.cpu_count() or 1) // args.jobs))
     sequences = read_folders(args.root)
     output = args.output or Path('runs') / f'ablate-{args.name}'
+    keep_apart({'ROOT': args.root, '--data': args.data}, {'--output': output})
     specs = {}
     for seed in args.seeds:
         for variant in ablation.variants:

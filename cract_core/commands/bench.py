@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -66,14 +67,15 @@ def run(args: argparse.Namespace) -> int:
     ours = {name: TrackerSpec('cract', with_runtime(config, name)) for name in args.runtimes or installed(config)}
     peers = {name: TrackerSpec(name, TrackerConfig(), tuple(
         str((args.peers or Path()) / file) for file in NETWORK_FILES.get(name, ()))) for name in args.tracker}
-    for name, spec in ours.items():
+    for spec in ours.values():
         choose_runtime(spec.config)
     for spec in peers.values():
         spec.make()
     cores, size = args.threads[-1], args.sizes[0]
     plans = [(count, shape, PROPOSALS) for count in args.threads for shape in args.sizes]
     plans += [(cores, size, count) for count in args.proposals if count != PROPOSALS]
-    runs, report = [], {}
+    runs: list[dict] = []
+    report: dict = {}
     for count, shape, proposals in plans:
         specs = {name: dataclasses.replace(spec, config=spec.config.replace(num_proposals=proposals, threads=count))
                  for name, spec in ours.items()}
@@ -121,7 +123,8 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _sizes(text: str) -> tuple[tuple[int, int], ...]:
-    sizes = tuple(tuple(int(side) if side.isdecimal() else 0 for side in part.split('x')) for part in text.split(','))
-    if any(len(size) != 2 or min(size) < 64 for size in sizes):
+    found = [re.fullmatch(r'([0-9]{2,9})x([0-9]{2,9})', part) for part in text.split(',')]
+    sizes = tuple((int(one[1]), int(one[2])) for one in found if one)
+    if len(sizes) < len(found) or min(map(min, sizes)) < 64:
         raise argparse.ArgumentTypeError(f'expected sizes from 64x64 such as 640x480,1920x1080, got {text!r}')
     return sizes

@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
             total=len(sequences) * args.splices + args.rendered, unit='run', disable=None) as bar:
         for seed in range(args.splices):
             for sequence in sequences:
+                spliced: Sequence
                 try:
                     spliced = absence.splice(sequence, sequences, seed)
                 except ValueError:  # too short for an absence: it counts as it is

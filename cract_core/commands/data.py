@@ -92,7 +92,8 @@ def contact_sheet(pairs, columns: int):
     sheet = np.full((*(cell * (-(-count // columns), min(columns, count))), 3), 30, np.uint8)
 
     def outline(picture: np.ndarray, box: np.ndarray, color: tuple[int, int, int]) -> None:
-        cv2.rectangle(picture, *box.round().astype(int).reshape(2, 2).tolist(), color, 1)
+        x1, y1, x2, y2 = box.round().astype(int).tolist()
+        cv2.rectangle(picture, (x1, y1), (x2, y2), color, 1)
 
     for index in range(count):
         y, x = cell * divmod(index, columns)

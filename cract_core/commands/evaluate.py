@@ -106,7 +106,8 @@ def run(args: argparse.Namespace) -> int:
     if longer and (benchmark or not set(args.protocol) <= {'ope', 'streaming'}):
         raise ValueError('--repeat and --repeat-to make plain sequences longer for the protocols ope and streaming: '
                          'leave out ' + ('--benchmark' if benchmark else 'other protocols'))
-    load, left_out = runner.OtherLoad(), {}  # sequence -> why
+    load = runner.OtherLoad()
+    left_out: dict[str, str] = {}  # sequence -> why
     read = functools.partial(read_benchmark, args.benchmark) if benchmark else read_folders
     pool = read(args.root, left_out={}) if 'absence' in args.protocol else []
     sequences = read(args.root, args.only, args.limit, left_out)
@@ -117,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
     for path in (args.json, args.report):
         if path and not path.absolute().parent.is_dir():
             raise FileNotFoundError(f'cannot write {path}: there is no folder {path.absolute().parent}')
-    if args.protocol != ('ope',) and not all(one.annotated for one in sequences):
+    if benchmark and args.protocol != ('ope',) and not all(one.annotated for one in sequences):
         raise ValueError(f'the truth of {benchmark.title} is not public: only --protocol ope runs on it')
     if 'reset' in args.protocol:
         return _reset(args, specs, described, sequences, benchmark, left_out, load)
@@ -181,8 +182,8 @@ def run(args: argparse.Namespace) -> int:
     for folder in filter(None, (args.results, args.report)):
         if 'streaming' in jobs:
             protocols.write_trace(folder / 'latency_trace.json', measured)
-    report = [dict(tracker=name, **described[name], **block) for name, block in blocks.items()]
-    report = dict(report[0], peers=report[1:], version=__version__, date=time.strftime('%Y-%m-%dT%H:%M:%S%z'),
+    first, *peers = (dict(tracker=name, **described[name], **block) for name, block in blocks.items())
+    report = dict(first, peers=peers, version=__version__, date=time.strftime('%Y-%m-%dT%H:%M:%S%z'),
                   root=str(args.root), benchmark=args.benchmark, protocol=','.join(args.protocol),
                   protocol_seed=args.protocol_seed, repeat=args.repeat, repeat_to=args.repeat_to, jobs=args.jobs,
                   left_out=left_out, environment=runner.environment(load))

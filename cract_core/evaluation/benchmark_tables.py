@@ -12,7 +12,7 @@ OTB_RANGES = {'David': (300, 770), 'Diving': (1, 215), 'Football1': (1, 74), 'Fr
 # The 100 targets of OTB-2015 (TB-100) with the attributes that its authors gave them: illumination variation (IV),
 # scale variation (SV), occlusion (OCC), deformation (DEF), motion blur (MB), fast motion (FM), in-plane and
 # out-of-plane rotation (IPR, OPR), out of view (OV), background clutter (BC), low resolution (LR).
-OTB_ATTRIBUTES = dict((line.split()[0], tuple(line.split()[1:])) for line in """\
+OTB_ATTRIBUTES = {line.split()[0]: tuple(line.split()[1:]) for line in """\
 Basketball IV OCC DEF OPR BC
 Biker SV OCC MB FM OPR OV LR
 Bird1 DEF FM OV
@@ -113,7 +113,7 @@ Vase SV FM IPR
 Walking SV OCC DEF
 Walking2 SV OCC LR
 Woman IV SV OCC DEF MB FM OPR
-""".splitlines())
+""".splitlines()}
 
 # UAV123 (Mueller, Smith, Ghanem: A Benchmark and Simulator for UAV Tracking): name:folder:first:last; the folder is
 # left out where it is the name.

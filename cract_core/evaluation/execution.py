@@ -180,7 +180,7 @@ def _execute_on_ray(jobs: list[Job], address: str, progress) -> Iterator[tuple[i
                 try:
                     result = ray.get(reference)
                 except ray.exceptions.RayTaskError as error:
-                    raise error.cause  # the sentence of ours that was raised on the other machine
+                    raise error.cause from None  # the sentence of ours that was raised on the other machine
                 yield index, result
                 progress(jobs[index].frames)
     finally:

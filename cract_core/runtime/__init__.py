@@ -95,6 +95,8 @@ def choose_runtime(config: TrackerConfig) -> tuple[str, str, str]:
     if importlib.util.find_spec(PACKAGES[runtime]) is None:
         raise ValueError(f'the runtime {runtime} needs the package {PACKAGES[runtime]}: '
                          f'pip install {PACKAGES[runtime]}')
+    if runtime == 'tensorrt' and config.device == CPU:
+        raise ValueError('the runtime tensorrt runs on CUDA devices: it does not go with the device cpu')
     known = CUDA_PRECISIONS if cuda and runtime == 'torch' else PRECISIONS[runtime]
     if precision == AUTO:
         precision = known[0]
@@ -126,7 +128,7 @@ def make_nets(config: TrackerConfig, model=None) -> Nets:
     if runtime == 'torch':
         from ..model import load_weights
         from .torch_nets import CudaNets, TorchNets
-        model = model or load_weights(config.weights)
+        model = model or load_weights(config.weights, variants=False)
         if device == 'cpu':
             return TorchNets(model, config)
         return CudaNets(model, config, precision)
