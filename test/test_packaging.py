@@ -182,7 +182,7 @@ def colcon(folder: Path, *arguments: str) -> Path:
     done = subprocess.run(
         ['colcon', '--log-base', folder / 'log', 'build', '--paths', ROOT, '--packages-select', 'cract_ros',
          '--build-base', folder / 'build', '--install-base', folder / 'install', '--merge-install', '--cmake-args',
-         f'-DPython3_EXECUTABLE={sys.executable}', '-DBUILD_TESTING=OFF', *arguments],
+         f'-DPython3_EXECUTABLE={sys.executable}', *arguments],
         env=prefixes, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert done.returncode == 0, done.stdout[-5000:]
     return folder / 'install'
