@@ -235,41 +235,35 @@ def test_make_installs_every_dependency_in_a_pinned_version():
         tables['requirements'](['lidar'])
 
 
-def colcon(folder: Path, *arguments: str) -> Path:
-    """What colcon installs of this checkout."""
+@pytest.fixture(scope='module')
+def build_folder(tmp_path_factory) -> Path:
+    """Where colcon builds: what the interfaces alone need is the first half of the whole."""
+    return tmp_path_factory.mktemp('colcon')
+
+
+def colcon(folder: Path, interfaces_only: str) -> Path:
+    """What colcon installs of this checkout, with the option ON or OFF."""
     if shutil.which('colcon') is None:
         pytest.skip('needs colcon: apt-get install python3-colcon-common-extensions')
     prefixes = dict(os.environ, CMAKE_PREFIX_PATH=os.environ['AMENT_PREFIX_PATH'])
+    install = folder / f'install_{interfaces_only}'
     done = subprocess.run(
         ['colcon', '--log-base', folder / 'log', 'build', '--paths', ROOT, '--packages-select', 'cract_ros',
-         '--build-base', folder / 'build', '--install-base', folder / 'install', '--merge-install', '--cmake-args',
-         f'-DPython3_EXECUTABLE={sys.executable}', '-DBUILD_TESTING=OFF', *arguments],
+         '--build-base', folder / 'build', '--install-base', install, '--merge-install', '--cmake-args',
+         f'-DPython3_EXECUTABLE={sys.executable}', f'-DCRACT_INTERFACES_ONLY={interfaces_only}'],
         env=prefixes, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert done.returncode == 0, done.stdout[-5000:]
-    return folder / 'install'
+    return install
 
 
 @pytest.mark.slow
-def test_colcon_installs_the_command_line(tmp_path):
-    """`ros2 run cract_ros cract` starts the program in lib/cract_ros."""
-    prefix = colcon(tmp_path)
-    packages, = prefix.glob('lib/python*/site-packages')
-    for name in ('cract', 'tracker_node', 'select'):
-        assert os.access(prefix / 'lib/cract_ros' / name, os.X_OK)
-    environment = dict(os.environ, PYTHONPATH=str(packages))
-    done = subprocess.run([prefix / 'lib/cract_ros/cract', 'params'], cwd=tmp_path, env=environment, text=True,
-                          capture_output=True)
-    assert done.returncode == 0 and 'num_proposals' in done.stdout, done.stderr
-
-
-@pytest.mark.slow
-def test_a_cpp_program_needs_the_interfaces_only(tmp_path):
+def test_a_cpp_program_needs_the_interfaces_only(build_folder, tmp_path):
     """Built as the docs say, they serve a C++ consumer, and nothing of the tracker is installed."""
     missing = [name for name in ('rosidl_generator_cpp', 'rosidl_typesupport_cpp') if not any(
         Path(prefix, 'share', name).is_dir() for prefix in os.environ['AMENT_PREFIX_PATH'].split(os.pathsep))]
     if missing or shutil.which('c++') is None:
         pytest.skip(f'needs a C++ compiler and {", ".join(missing) or "nothing more"}')
-    prefix = colcon(tmp_path, '-DCRACT_INTERFACES_ONLY=ON')
+    prefix = colcon(build_folder, 'ON')
     assert (prefix / 'share/cract_ros/msg/TrackState.msg').is_file() and not list(prefix.glob('lib/cract_ros/*'))
     modules = {path.name for path in prefix.glob('lib/python*/site-packages/cract_ros/*.py')}
     assert modules == {'__init__.py'} and not list(prefix.glob('lib/python*/site-packages/cract_core'))
@@ -285,6 +279,19 @@ def test_a_cpp_program_needs_the_interfaces_only(tmp_path):
     said = subprocess.run([build / 'follow_target'], env=environment, text=True, capture_output=True, check=True).stdout
     assert 'tracking -0.40' in said and 'lost 0.00' in said and 'id: "car"' in said
     assert 'cract_ros/msg/TrackState' in said
+
+
+@pytest.mark.slow
+def test_colcon_installs_the_command_line(build_folder, tmp_path):
+    """`ros2 run cract_ros cract` starts the program in lib/cract_ros."""
+    prefix = colcon(build_folder, 'OFF')
+    packages, = prefix.glob('lib/python*/site-packages')
+    for name in ('cract', 'tracker_node', 'select'):
+        assert os.access(prefix / 'lib/cract_ros' / name, os.X_OK)
+    environment = dict(os.environ, PYTHONPATH=str(packages))
+    done = subprocess.run([prefix / 'lib/cract_ros/cract', 'params'], cwd=tmp_path, env=environment, text=True,
+                          capture_output=True)
+    assert done.returncode == 0 and 'num_proposals' in done.stdout, done.stderr
 
 
 def test_the_changelog_has_the_form_of_a_ros_package():
