@@ -110,7 +110,7 @@ test: env
 test-jazzy:
 	@$(MAKE) --no-print-directory env DISTRO=jazzy
 	$(MAKE) --no-print-directory test DISTRO=jazzy \
-	    PYTEST_ARGS='-p no:cacheprovider test/test_node_process.py test/test_distro.py test/test_transitions.py'
+	    PYTEST_ARGS='-p no:cacheprovider test/test_node_process.py test/test_transitions.py test/test_transport.py test/test_distro.py'
 
 demo: env
 	@$(BIN)/python -m cract_ros.demo $(if $(CLIP),--clip '$(CLIP)') $(if $(BOX),--box '$(BOX)')

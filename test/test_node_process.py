@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import signal
+from importlib.util import find_spec
 
 import pytest
 
@@ -54,6 +55,8 @@ def test_a_signal_while_loading_ends_the_node(launch_tracker, peer):
 @pytest.mark.parametrize('parameters, reason', [
     (dict(weights='/nowhere/at/all.pt'), '/nowhere/at/all.pt'),
     (dict(alpha='3.0'), 'alpha out of range'),
+    pytest.param(dict(tf_frame='target'), 'tf_frame needs the package tf2_msgs',
+                 marks=pytest.mark.skipif(find_spec('tf2_msgs') is not None, reason='tf2_msgs is installed')),
     (dict(device='abacus'), 'device must be one of auto, cpu, cuda'),
     (dict(lost_score='0.9'), 'lost_score must not exceed uncertain_score')])
 def test_what_is_wrong_on_start_is_logged_and_the_node_stays_unconfigured(launch_tracker, peer, parameters, reason):
