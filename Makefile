@@ -2,7 +2,10 @@
 PYTHON ?= python3
 # The one outside of the environment, which is made anew by it
 override PYTHON := $(or $(shell command -v $(PYTHON)),$(PYTHON))
-VENV := .venv
+# Of the wheels: kilted or jazzy, each in an environment of its own
+DISTRO ?= kilted
+VENV := .venv$(if $(filter-out kilted,$(DISTRO)),-$(DISTRO))
+ROS_REQUIREMENTS := requirements-ros$(if $(filter-out kilted,$(DISTRO)),-$(DISTRO)).txt
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
@@ -29,17 +32,17 @@ STAMPS := $(VENV)/.stamps
 hash = $(shell cat $(1) 2>/dev/null | sha256sum | cut -c1-16)
 VENV_KEY := $(shell { $(PYTHON) -VV; echo $(CURDIR) $(ROS); } 2>&1 | sha256sum | cut -c1-16)
 VENV_STAMP := $(STAMPS)/venv-$(VENV_KEY)
-DEPENDENCIES_STAMP := $(STAMPS)/dependencies-$(call hash,pyproject.toml requirements-ros.txt constraints.txt)
+DEPENDENCIES_STAMP := $(STAMPS)/dependencies-$(call hash,pyproject.toml scripts/requirements.py $(ROS_REQUIREMENTS) constraints.txt)
 VISION_FILES := $(sort $(wildcard third_party/vision_msgs/* third_party/vision_msgs/msg/* cmake/*))
-VISION_STAMP := $(STAMPS)/vision_msgs-$(call hash,$(VISION_FILES) requirements-ros.txt)
+VISION_STAMP := $(STAMPS)/vision_msgs-$(call hash,$(VISION_FILES) $(ROS_REQUIREMENTS))
 PACKAGE_FILES := CMakeLists.txt package.xml pyproject.toml setup.py cract_core/__init__.py cract_ros/__init__.py \
     $(sort $(wildcard msg/*/* launch/* config/* scripts/* cmake/*)) $(VISION_FILES)
-PACKAGE_STAMP := $(STAMPS)/package-$(call hash,$(PACKAGE_FILES) requirements-ros.txt)
+PACKAGE_STAMP := $(STAMPS)/package-$(call hash,$(PACKAGE_FILES) $(ROS_REQUIREMENTS))
 
 # $(call done,step): mark the step as done, and only in its present form
 done = rm -f $(STAMPS)/$(1)-* && touch $@
 
-.PHONY: help env lint test demo weights clean
+.PHONY: help env lint test test-jazzy demo weights clean
 
 help:
 	@cat <<-'END'
@@ -55,7 +58,8 @@ help:
 	Needed beforehand: Linux, python3 (3.10 or later) with its venv module and headers, a C and C++ compiler, make.
 	  apt-get install python3-venv python3-dev gcc g++ make
 	A sourced ROS 2 installation is used; elsewhere ROS 2 is installed as Python wheels into .venv.
-	PYTHON=python3.12 chooses another Python.
+	PYTHON=python3.12 chooses another Python, DISTRO=jazzy the wheels of Jazzy instead of Kilted.
+	make test-jazzy starts, uses, ends and restarts the node with the wheels of Jazzy
 	END
 
 env: $(PACKAGE_STAMP)
@@ -72,7 +76,7 @@ $(VENV_STAMP):
 	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	    { echo 'error: $(PYTHON) has no venv module: install it (apt-get install python3-venv).' >&2; exit 1; }
 	echo 'Creating $(VENV)'
-	rm -rf $(VENV) build/vision_msgs
+	rm -rf $(VENV) build/vision_msgs-$(DISTRO)
 	$(PYTHON) -m venv $(if $(filter installed,$(ROS)),--system-site-packages) $(VENV)
 	mkdir -p $(STAMPS)
 	$(call done,venv)
@@ -82,7 +86,7 @@ $(DEPENDENCIES_STAMP): $(VENV_STAMP)
 	$(BIN)/python scripts/requirements.py ray >$(STAMPS)/requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 	    --requirement $(STAMPS)/requirements.txt \
-	    $(if $(filter wheels,$(ROS)),--requirement requirements-ros.txt)
+	    $(if $(filter wheels,$(ROS)),--requirement $(ROS_REQUIREMENTS))
 	$(call done,dependencies)
 
 $(VISION_STAMP): $(DEPENDENCIES_STAMP)
@@ -90,9 +94,9 @@ ifeq ($(VISION_MSGS),)
 	@echo 'Building vision_msgs'
 	mkdir -p build
 	{
-	    cmake -S third_party/vision_msgs -B build/vision_msgs -G Ninja -DCMAKE_BUILD_TYPE=Release \
+	    cmake -S third_party/vision_msgs -B build/vision_msgs-$(DISTRO) -G Ninja -DCMAKE_BUILD_TYPE=Release \
 	        -DCMAKE_INSTALL_PREFIX=$(CURDIR)/$(VENV) -DPython3_EXECUTABLE=$(BIN)/python
-	    cmake --build build/vision_msgs --target install
+	    cmake --build build/vision_msgs-$(DISTRO) --target install
 	} >build/vision_msgs.log 2>&1 || { tail -40 build/vision_msgs.log >&2; exit 1; }
 else
 	@echo 'Using vision_msgs of $(VISION_MSGS)'
@@ -112,6 +116,12 @@ lint: $(DEPENDENCIES_STAMP)
 test: env lint
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+# What differs between the distributions is the node's process: the rest is tested once.
+test-jazzy:
+	@$(MAKE) --no-print-directory env DISTRO=jazzy
+	$(MAKE) --no-print-directory test DISTRO=jazzy \
+	    PYTEST_ARGS='-p no:cacheprovider test/test_node_process.py test/test_transitions.py test/test_transport.py test/test_distro.py'
+
 demo: env
 	@$(BIN)/python -m cract_ros.demo $(if $(CLIP),--clip '$(CLIP)') $(if $(BOX),--box '$(BOX)')
 
@@ -125,4 +135,4 @@ weights: env
 	$(BIN)/cract export runs/weights --precision int8 --data '$(DATA)' --weights runs/leg2/cract.pt
 
 clean:
-	rm -rf $(VENV) build install log dist *.egg-info
+	rm -rf .venv .venv-jazzy build install log dist *.egg-info

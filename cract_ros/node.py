@@ -4,9 +4,9 @@ How data flow: the image callback puts every image into a history and wakes the 
 that came while it was busy are passed over, but stay in the history for a target that was drawn in one of them. Every
 call into the tracker, from images, services, topics and parameters alike, runs on the one worker thread in the order
 of asking: a new target or a new parameter is applied between two images, images never run out of order, and the
-networks always see the same thread. Images, targets by topic, the tracker's services and the rest (parameters, lifecycle,
-diagnostics) have a callback group each, so none of them waits for more than the work at hand; of targets by topic, as of
-images, only the newest waits.
+networks always see the same thread. Images, targets by topic, the tracker's services and the rest (parameters,
+lifecycle, diagnostics) have a callback group each, so none of them waits for more than the work at hand; of targets by
+topic, as of images, only the newest waits.
 """
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ NO_IMAGE = 'no image'  # every refusal of init for want of an image begins so
 CALLBACK_GROUPS = 4
 SIGNAL_LATENCY = 0.2  # seconds: Python sees a signal when waiting for callbacks comes back to it
 BURST = 5  # images that may wait for the image callback, which is quick
+REFUSAL = 1.0  # seconds between two warnings of refused targets
 DEPTHS = 30  # depth images that are kept: the tracker may be that many behind
 
 
@@ -197,11 +198,13 @@ class TrackerNode(LifecycleNode):
                 **options)
 
         reliability = ReliabilityPolicy[self._config.reliability.upper()]
-        listen('image', CompressedImage if self._config.image_transport == parameters.COMPRESSED else Image, self._topic,
-               distro.with_info(self._on_image), QoSProfile(depth=BURST, reliability=reliability),
+        kind = CompressedImage if self._config.image_transport == parameters.COMPRESSED else Image
+        listen('image', kind, self._topic, distro.with_info(self._on_image),
+               QoSProfile(depth=BURST, reliability=reliability),
                event_callbacks=distro.SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos))
         latest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        listen('camera_info', CameraInfo, 'camera_info', self._bounded(CameraInfo, self._on_camera_info), latest, raw=True)
+        info = self._bounded(CameraInfo, self._on_camera_info)
+        listen('camera_info', CameraInfo, 'camera_info', info, latest, raw=True)
         listen('depth', Image, 'depth', self._on_depth, latest)
         listen('candidates', Detection2DArray, 'candidates', self._on_candidates, latest, raw=True)
 
@@ -264,7 +267,7 @@ class TrackerNode(LifecycleNode):
             self.get_logger().info(response.message)
         except Exception as error:
             response.message = diagnostics.explain(error)
-            self.get_logger().warning(f'target refused: {response.message}')
+            self.get_logger().warning(f'target refused: {response.message}', throttle_duration_sec=REFUSAL)
             if not isinstance(error, (RuntimeError, ValueError)):  # RuntimeError: the GPU
                 self.get_logger().error(traceback.format_exc())
         return response
@@ -321,8 +324,8 @@ class TrackerNode(LifecycleNode):
     def _diagnose(self) -> None:
         now = time.monotonic()
         period, seconds = self._monitor.period(now)
-        facts = dict(problem=self._problem, lifecycle=self._lifecycle, autostart=self.get_parameter('autostart').value, total=self._monitor.total, period=period,
-                     seconds=seconds)
+        facts = dict(problem=self._problem, lifecycle=self._lifecycle, autostart=self.get_parameter('autostart').value,
+                     total=self._monitor.total, period=period, seconds=seconds)
         if self._follower is not None:
             facts |= dict(device=self._follower.tracker.device, target=self._follower.state,
                           target_id=self._follower.target_id, kept=len(self._history))
@@ -378,7 +381,8 @@ class TrackerNode(LifecycleNode):
         if self._refused:
             raise ValueError('; '.join(self._refused.values()))
         self._config = config = parameters.read_node(self)
-        self._topic = self.resolve_topic_name('image') + '/compressed' * (config.image_transport == parameters.COMPRESSED)
+        compressed = '/compressed' if config.image_transport == parameters.COMPRESSED else ''
+        self._topic = self.resolve_topic_name('image') + compressed
         tracker = load_tracker(parameters.read_tracker(self), config.cpu_fallback, self.get_logger())
         self._history = FrameHistory(config.history_frames, config.history_memory * 2**20, config.init_tolerance)
         self._depths = FrameHistory(DEPTHS, config.history_memory * 2**20)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from rclpy.utilities import get_rmw_implementation_identifier
 
+from cract_ros import distro
+
 NAMES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')  # of Fast DDS 3 and of Fast DDS 2
-VARIABLE = NAMES[os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')]
+VARIABLE = NAMES[distro.FAST_DDS_2]
 CHOICES = (*NAMES, 'FASTDDS_BUILTIN_TRANSPORTS')  # a user who sets one of them has chosen the transports
 
 

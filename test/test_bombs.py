@@ -85,6 +85,8 @@ def survives(tracker, peer, name: str, throw, times: int = 3) -> None:
         usual = watch.taken()[0] / (len(answers) - first)  # of an answer
         watch, first = Watch(tracker.process.pid), len(answers)
         for _ in range(times):
+            seen = len(answers)
+            peer.wait(lambda: len(answers) > seen, 'an answer')  # until the next image there is none that is newer
             throw()
             peer.pause(0.3)
         thrown = time.monotonic()

@@ -57,6 +57,18 @@ def test_humble_has_its_events_in_another_module(humble):
     assert humble.QoSRequestedIncompatibleQoSInfo is events.QoSRequestedIncompatibleQoSInfo
 
 
+@pytest.mark.parametrize('shutdown, second', [
+    (lambda self, timeout_sec=None: True, True), (lambda self, timeout_sec=None, *, wait_for_threads=True: True, False)],
+    ids=['jazzy', 'kilted'])
+def test_the_setting_of_fast_dds_has_the_name_of_its_version(monkeypatch, shutdown, second):
+    monkeypatch.setattr(MultiThreadedExecutor, 'shutdown', shutdown)
+    monkeypatch.delenv('ROS_DISTRO', raising=False)
+    spec = importlib.util.spec_from_file_location('other', distro.__file__)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.FAST_DDS_2 is second
+
+
 def test_humble_hands_over_the_message_without_its_info(humble):
     def callback(message, info):
         return message, info.get('publication_sequence_number')
@@ -72,25 +84,25 @@ def test_a_distribution_that_hands_over_the_info_is_left_alone():
 
 
 def lifecycle_node(change_state):
-    """As much of Humble's LifecycleNode as the service of its transitions is."""
+    """As much of a LifecycleNode as the service of its transitions is."""
     lines = []
     log = SimpleNamespace(error=lines.append)
     return SimpleNamespace(_service_change_state=SimpleNamespace(callback=change_state), get_logger=lambda: log, lines=lines)
 
 
-def test_a_transition_that_humble_cannot_make_is_answered_with_no(humble):
+def test_a_transition_that_cannot_be_made_is_answered_with_no():
     def change_state(request, response):
         raise rclpy_implementation.RCLError('no transition matching 3')
 
     node = lifecycle_node(change_state)
-    humble.answer_wrong_transitions(node)
+    distro.answer_wrong_transitions(node)
     response = node._service_change_state.callback(None, SimpleNamespace(success=True))
     assert response.success is False and 'no transition matching 3' in node.lines[0]
 
 
-def test_a_transition_that_humble_can_make_is_answered_as_it_says(humble):
+def test_a_transition_that_can_be_made_is_answered_as_it_says():
     node = lifecycle_node(lambda request, response: (request, response))
-    humble.answer_wrong_transitions(node)
+    distro.answer_wrong_transitions(node)
     assert node._service_change_state.callback('ask', 'answer') == ('ask', 'answer')
 
 

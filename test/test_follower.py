@@ -109,6 +109,42 @@ def test_a_box_of_the_newest_image_needs_no_catching_up():
     assert scene.tracker.seen == [('init', 2), ('answer', 4)]
 
 
+def test_a_box_of_an_image_that_was_lost_on_the_way_is_followed_from_the_nearest():
+    scene = Scene(ScriptedTracker())
+    scene.show(1, 2, 4)
+    scene.history.tolerance = 0.05
+    header = Header()
+    header.stamp.sec, header.stamp.nanosec = 1, 980_000_000
+    text = scene.follower.init(BOX, header, 'car', 100.0)
+    assert 'in the image stamped 2.000000000, the nearest to the stamp that was given (20.0 ms), caught up' in text or \
+        text.endswith('in the image stamped 2.000000000, the nearest to the stamp that was given (20.0 ms)')
+    assert scene.tracker.seen == [('init', 2)]
+    with pytest.raises(ValueError, match='is not among them'):
+        scene.init(3)
+
+
+def test_a_lost_target_is_told_where_it_would_be_and_a_followed_one_is_not():
+    scene = Scene(ScriptedTracker(*[State.TRACKING] * 4, State.LOST))
+    for number in range(20):  # a fifth of a second apart
+        message = image(np.full((48, 64, 3), number, np.uint8))
+        message.header.stamp.sec, message.header.stamp.nanosec = 5 + number // 5, number % 5 * 200_000_000
+        scene.history.add(message)
+        if not number:
+            scene.follower.init(BOX, Header(), 'car', 100.0)
+            continue
+        scene.tracker.box = BOX + [2 * min(number, 4) - 1, 0, 0, 0]  # the tracker answers one pixel further right
+        answer = scene.follower.answer()
+        if number <= 4:
+            assert answer.state == 'tracking' and answer.predicted is None
+        else:
+            assert answer.state == 'lost'
+            np.testing.assert_allclose(answer.predicted, BOX + [2 * min(number, 14), 0, 0, 0], atol=1e-6)  # two seconds
+            assert answer.seconds_since_seen == pytest.approx(0.2 * (number - 4))
+    box = conversions.to_prediction(answer)
+    assert box.header == answer.header and box.id == 'car' and not box.results
+    np.testing.assert_allclose(conversions.box_from_message(box.bbox), answer.predicted)
+
+
 def test_an_image_that_is_no_picture_is_left_out_on_the_way():
     scene = Scene(ScriptedTracker())
     scene.show(1, 2)

@@ -1,12 +1,15 @@
 """Start and end of the node's process. One peer outlives all the nodes that come and go."""
 from __future__ import annotations
 
+import os
 import signal
+from importlib.util import find_spec
 
 import pytest
 
 pytest.importorskip('rclpy', reason='ROS 2 is not installed')
 
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from node_harness import image, launch_tracker, peer, scene, weights  # noqa: F401  (fixtures)
 
 FRAME = scene()
@@ -52,6 +55,8 @@ def test_a_signal_while_loading_ends_the_node(launch_tracker, peer):
 @pytest.mark.parametrize('parameters, reason', [
     (dict(weights='/nowhere/at/all.pt'), '/nowhere/at/all.pt'),
     (dict(alpha='3.0'), 'alpha out of range'),
+    pytest.param(dict(tf_frame='target'), 'tf_frame needs the package tf2_msgs',
+                 marks=pytest.mark.skipif(find_spec('tf2_msgs') is not None, reason='tf2_msgs is installed')),
     (dict(device='abacus'), 'device must be one of auto, cpu, cuda'),
     (dict(lost_score='0.9'), 'lost_score must not exceed uncertain_score')])
 def test_what_is_wrong_on_start_is_logged_and_the_node_stays_unconfigured(launch_tracker, peer, parameters, reason):
@@ -60,6 +65,28 @@ def test_what_is_wrong_on_start_is_logged_and_the_node_stays_unconfigured(launch
     assert reason in tracker.log and 'Traceback' not in tracker.log
     assert peer.state() == 'unconfigured'
     assert peer.change('configure') is False
+    assert tracker.stop() == 0
+
+
+def test_a_missing_package_is_named_with_its_remedy_and_the_diagnostics_say_so(launch_tracker, peer, tmp_path, monkeypatch):
+    (tmp_path / 'threadpoolctl.py').write_text(
+        "raise ModuleNotFoundError(\"No module named 'threadpoolctl'\", name='threadpoolctl')")
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path), prepend=os.pathsep)
+    statuses = []
+    listener = peer.create_subscription(DiagnosticArray, '/diagnostics', lambda m: statuses.extend(m.status), 10)
+    tracker = launch_tracker()
+    reason = 'not configured: the Python package threadpoolctl is missing: pip install threadpoolctl'
+    peer.wait(lambda: reason in tracker.log, 'the reason')
+    assert peer.state() == 'unconfigured' and 'Traceback' not in tracker.log
+    status = peer.wait(lambda: next((s for s in statuses if s.message == reason), None), 'the status')
+    assert status.level == DiagnosticStatus.ERROR and status.name == 'tracker: tracking'
+    peer.destroy_subscription(listener)
+    assert tracker.stop() == 0
+
+
+def test_the_first_lines_say_what_works(launch_tracker, peer):
+    tracker = launch_tracker(threads=2, runtime='onnx', precision='fp32')
+    peer.wait(lambda: 'configured: onnx fp32 on cpu, 2 threads, weights /' in tracker.log, 'the line')
     assert tracker.stop() == 0
 
 

@@ -104,6 +104,29 @@ def test_a_box_of_an_image_that_is_no_longer_kept_is_refused(following):
     assert f'the image stamped {first}.000000007 is too old: 10 images are kept, from ' in response.message
 
 
+def test_a_box_of_an_image_that_is_on_its_way_is_waited_for(following):
+    assert following.set(init_wait=5.0) == [(True, '')]
+    header = stamped(following.latest + 1)
+    later = following.create_timer(1.0, lambda: following.latest < header.stamp.sec and following.show(image(FRAME)))
+    response = following.init(header=header, target_id='early')
+    following.destroy_timer(later)
+    assert response.success, response.message
+    assert f'in the image stamped {header.stamp.sec}.000000007' in response.message
+    assert following.set(init_wait=0.2) == [(True, '')]
+
+
+def test_a_box_of_an_image_that_never_came_is_taken_in_the_nearest(following):
+    header = following.state_after(image(FRAME)).header
+    header.stamp.nanosec += 30_000_000
+    response = following.init(header=header)
+    assert response.success and 'the nearest to the stamp that was given (30.0 ms)' in response.message
+    header.stamp.nanosec += 30_000_000
+    assert not following.init(header=header).success
+    assert following.set(init_tolerance=0.1) == [(True, '')]
+    assert following.init(header=header).success
+    assert following.set(init_tolerance=0.05) == [(True, '')]
+
+
 def test_a_pause_answers_no_image_until_it_is_over(following):
     assert following.call('pause', Trigger.Request()).success
     state = following.state_after(image(FRAME))
@@ -204,6 +227,23 @@ def test_a_lost_target_is_taken_back_among_the_boxes_of_a_detector(tracker, foll
     assert found.id == 'a' and abs(found.bbox.center.position.x - 164) < 10
     assert "target 'a' found again" in tracker.log
     following.destroy_publisher(candidates)
+
+
+def test_neither_a_pause_nor_the_end_of_a_lost_target_is_told_as_its_return(tracker, following):
+    def told() -> tuple[int, int]:
+        return tracker.log.count("target 'a' found again"), tracker.log.count("target 'a' lost")
+
+    found, lost = told()
+    nothing = image(np.full_like(FRAME, 90))
+    following.wait(lambda: following.state_after(nothing).state == TrackState.LOST, 'the loss')
+    assert following.call('pause', Trigger.Request()).success
+    assert following.state_after(nothing).state == TrackState.PAUSED
+    assert following.call('resume', Trigger.Request()).success
+    assert following.state_after(nothing).state == TrackState.LOST
+    assert following.reset().success
+    assert following.state_after(nothing).state == TrackState.NO_TARGET
+    assert following.target(FRAME).success
+    assert told() == (found, lost + 1)
 
 
 # Stamps
