@@ -16,7 +16,7 @@ pytest.importorskip('pymavlink', reason='pymavlink is not installed: pip install
 
 import numpy as np
 from pymavlink.dialects.v20 import common as mavlink
-from rclpy.executors import MultiThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
@@ -134,27 +134,36 @@ class Tracker(Node):
 
 @pytest.fixture
 def spin(peer):  # noqa: F811
-    """Nodes that are spun by threads of their own; all are gone afterwards."""
-    executor, nodes = MultiThreadedExecutor(4), []
+    """Nodes that are spun by a thread of their own, between whose rounds one may go; all are gone afterwards."""
+    executor, nodes, stopped, turn = SingleThreadedExecutor(), [], threading.Event(), threading.Lock()
 
     def add(node: Node) -> Node:
         nodes.append(node)
-        executor.add_node(node)
+        with turn:
+            executor.add_node(node)
         return node
 
     def remove(node: Node) -> None:
         nodes.remove(node)
-        executor.remove_node(node)
-        node.destroy_node()
+        with turn:
+            executor.remove_node(node)
+            node.destroy_node()
+
+    def run() -> None:
+        while not stopped.is_set():
+            with turn:
+                executor.spin_once(timeout_sec=0.01)
+            time.sleep(0.001)
 
     add.remove = remove
-    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     yield add
+    stopped.set()
+    thread.join()
     for node in list(nodes):
         remove(node)
     executor.shutdown()
-    thread.join()
 
 
 def camera(**given) -> MavlinkCamera:

@@ -27,6 +27,12 @@ def head() -> Head:
     return load_head()
 
 
+@pytest.fixture(scope='module')
+def scenes() -> list:
+    """The first frames of rendered scenes."""
+    return [next(generate(1, seed)) for seed in range(3)]
+
+
 @pytest.mark.parametrize('size, stride', [(1, 1), (3, 1), (3, 2)])
 def test_the_convolution_is_that_of_its_definition(size, stride):
     rng = np.random.default_rng(0)
@@ -98,20 +104,19 @@ def test_where_nothing_stands_out_the_point_is_refused(nets, head):
 
 
 @pytest.mark.parametrize('off', [0.0, 0.15])
-def test_a_tap_on_the_rendered_car_finds_its_box(nets, head, off):
+def test_a_tap_on_the_rendered_car_finds_its_box(nets, head, scenes, off):
     good = []
-    for seed in range(4):
-        frame = next(generate(1, seed))
+    for frame in scenes:
         try:
             found = box_from_point(frame.image, frame.box[:2] + frame.box[2:] * (0.5 + off), nets, head)
         except ValueError:
             continue
         good.append(iou(xywh_to_xyxy(found.box), xywh_to_xyxy(frame.box)) >= GOOD_IOU)
-    assert len(good) >= 3 and np.mean(good) >= 0.75
+    assert sum(good) >= 2 and all(good)   # one may be refused
 
 
-def test_a_box_does_not_hang_on_the_scale_of_the_picture(nets, head):
-    frame = next(generate(1, 0))
+def test_a_box_does_not_hang_on_the_scale_of_the_picture(nets, head, scenes):
+    frame = scenes[0]
     centre = frame.box[:2] + frame.box[2:] / 2
     one = box_from_point(frame.image, centre, nets, head).box
     small = cv2.resize(frame.image, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
@@ -119,8 +124,8 @@ def test_a_box_does_not_hang_on_the_scale_of_the_picture(nets, head):
     assert iou(xywh_to_xyxy(one), xywh_to_xyxy(other)) > 0.7
 
 
-def test_the_ladder_reaches_from_small_things_to_the_whole_frame(nets, head):
-    frame = next(generate(1, 0)).image
+def test_the_ladder_reaches_from_small_things_to_the_whole_frame(nets, head, scenes):
+    frame = scenes[0].image
     boxes, good, overlap, sizes = looks(frame, (300, 200), nets, head)
     assert boxes.shape == (len(sizes), 4) and (np.diff(sizes) > 0).all()
     assert sizes[0] <= 12 and sizes[-1] >= 0.85 * root_area(np.array([0, 0, 640, 480]))
