@@ -398,6 +398,9 @@ def test_a_jump_of_the_camera_moves_the_search_region(clip, model):
     assert estimate.score > 0.5
     tracker.configure(camera_motion='off')
     assert tracker.update(clip[0].image).motion is None
+    tracker.configure(camera_motion='on')
+    assert tracker.update(clip[0].image).motion is None         # begins anew, not where it was switched off
+    assert tracker.update(clip[0].image).motion.shift == pytest.approx([0, 0], abs=0.1)
 
 
 def test_all_places_move_with_the_picture():
@@ -411,8 +414,13 @@ def test_all_places_move_with_the_picture():
     target.lose()
     target.redetection._sought.box = np.array([0.0, 0, 10, 20])
     target.carry(turn)
+    for size, expected in ((target.size, [80, 40]), (target.seen[1], [80, 80]), (target.redetection.size, [80, 80])):
+        assert size == pytest.approx(expected)
     assert tuple(target.redetection.center) == (0, 130) and tuple(target.velocity) == (0, 0)
     assert target.redetection._sought.box == pytest.approx([70, 0, 90, 40])
+    for _ in range(20):
+        target.carry(turn)
+    assert all((size <= 480).all() for size in (target.size, target.seen[1], target.redetection.size))
 
 
 def test_a_steady_motion_is_expected_to_go_on():
