@@ -16,6 +16,7 @@ SIDE = 240              # longer side of the small picture, pixels
 CORNERS, APART = 80, 6  # corners that are followed, and pixels between them
 FEATURES = dict(nfeatures=200, nlevels=4, edgeThreshold=12, patchSize=25, fastThreshold=10)   # of ORB
 MARGIN = 0.15           # kept free on each side of the target, in parts of its size
+NARROWEST = 30          # shorter side of a small picture in which a motion can be told, pixels
 FLOW = dict(winSize=(15, 15), maxLevel=3, criteria=(cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03))
 RANSAC = dict(method=cv2.RANSAC, ransacReprojThreshold=1.5, maxIters=300, confidence=0.99, refineIters=5)
 FEWEST, SHARE = 12, 0.5     # points that must agree on the motion, and their part of those followed
@@ -51,13 +52,14 @@ class CameraMotion:
         self._sure = True       # the flow was, in the frame before
 
     def follow(self, frame: np.ndarray, avoid: np.ndarray) -> Motion | None:
-        """The motion from the frame before to `frame` (H, W, 3) BGR uint8; None for the first, and where it is unsure.
+        """The motion from the frame before to `frame` (H, W, 3) BGR uint8; None for the first, for a narrow strip, and where it is
+        unsure.
 
         avoid (4,): corners of the target in the frame before. A frame of another size is taken as the same picture; one
         of another aspect begins anew.
         """
         before, self._gray = self._gray, small(frame)
-        if before is None or before.shape != self._gray.shape:
+        if before is None or before.shape != self._gray.shape or min(before.shape) < NARROWEST:
             return None
         factor = frame.shape[1] / self._gray.shape[1]
         beside = _beside(before.shape, avoid / factor)

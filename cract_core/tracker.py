@@ -149,12 +149,14 @@ class Target:
     def carry(self, motion: Motion) -> None:
         """The picture has moved: all that is known of places moves along."""
         resized = motion.scale * self.poses.resized(self.turn, self.turn + motion.angle)
+        sizes = MIN_SIZE, max(*self.frame_size, MIN_SIZE)
         self.turn += motion.angle
-        self.center, self.size = motion.carry(self.center), np.maximum(self.size * resized, MIN_SIZE)
-        self.seen = motion.carry(self.seen[0]), np.maximum(self.seen[1] * resized, MIN_SIZE)
+        self.center, self.size = motion.carry(self.center), np.clip(self.size * resized, *sizes)
+        self.seen = motion.carry(self.seen[0]), np.clip(self.seen[1] * resized, *sizes)
         self.velocity = motion.linear @ self.velocity
         if self.redetection is not None:
             self.redetection.carry(motion, resized)
+            self.redetection.size = np.clip(self.redetection.size, *sizes)
 
     @property
     def corners(self) -> np.ndarray:
@@ -390,7 +392,10 @@ class Tracker:
         """Move all that is known along with the picture, and a target that is followed by its own motion; returns the
         picture's, None where it is unsure: the target is then expected where it was."""
         config, target.moving = self.config, False
-        motion = target.camera.follow(frame, target.corners) if config.camera_motion == ON else None
+        if config.camera_motion != ON:
+            target.camera = CameraMotion()  # switched on again, it begins anew
+            return None
+        motion = target.camera.follow(frame, target.corners)
         if motion is not None:
             target.carry(motion)
             if config.velocity_rate and target.redetection is None:

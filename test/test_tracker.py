@@ -1,14 +1,18 @@
 import dataclasses
+from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 
+from cract_core.camera_motion import Motion
 from cract_core.config import TrackerConfig
 from cract_core.crop import template_window
 from cract_core.model import load_weights
 from cract_core.pose import Poses
+from cract_core.runtime import Template
 from cract_core.synthetic import generate
-from cract_core.tracker import Estimate, State, Target, Tracker, check_frame
+from cract_core.tracker import Estimate, Look, State, Target, Tracker, check_frame
 
 
 @pytest.fixture(scope='module')
@@ -376,3 +380,137 @@ def test_cuda_is_refused_where_there_is_none():
 
 def test_check_frame_accepts_a_view():
     assert check_frame(np.zeros((10, 20, 3), np.uint8)[:, ::-1]).shape == (10, 20, 3)
+
+
+def shifted(image: np.ndarray, x: int, y: int) -> np.ndarray:
+    return cv2.warpAffine(image, np.array([[1.0, 0, x], [0, 1.0, y]]), image.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
+
+
+def test_a_jump_of_the_camera_moves_the_search_region(clip, model):
+    box = clip[0].box
+    x = round(1.5 * np.sqrt(box[2] * box[3]))
+    x = x if box[0] + box[2] + x < 320 else -x
+    tracker = Tracker(TrackerConfig(), model)
+    tracker.init(clip[0].image, box)
+    estimate = tracker.update(shifted(clip[0].image, x, 3))
+    assert estimate.motion.shift == pytest.approx([x, 3], abs=0.5) and estimate.motion.scale == pytest.approx(1, abs=0.01)
+    assert overlap(estimate.box, box + [x, 3, 0, 0]) > 0.6
+    assert estimate.score > 0.5
+    tracker.configure(camera_motion='off')
+    assert tracker.update(clip[0].image).motion is None
+    tracker.configure(camera_motion='on')
+    assert tracker.update(clip[0].image).motion is None         # begins anew, not where it was switched off
+    assert tracker.update(clip[0].image).motion.shift == pytest.approx([0, 0], abs=0.1)
+
+
+def test_all_places_move_with_the_picture():
+    _, target = by_hand()
+    turn = Motion(np.array([[0.0, -2], [2, 0]]), np.array([100.0, 10]))      # by 90 degrees, twice as large
+    target.velocity = np.array([1.0, 0])
+    target.size = target.size * (1, 0.5)
+    target.carry(turn)
+    assert tuple(target.center) == (60, 50) == tuple(target.seen[0]) and target.turn == pytest.approx(np.pi / 2)
+    assert tuple(target.velocity) == (0, 2) and target.size == pytest.approx([40, 20])   # its first box was a square
+    target.lose()
+    target.redetection._sought.box = np.array([0.0, 0, 10, 20])
+    target.carry(turn)
+    for size, expected in ((target.size, [80, 40]), (target.seen[1], [80, 80]), (target.redetection.size, [80, 80])):
+        assert size == pytest.approx(expected)
+    assert tuple(target.redetection.center) == (0, 130) and tuple(target.velocity) == (0, 0)
+    assert target.redetection._sought.box == pytest.approx([70, 0, 90, 40])
+    for _ in range(20):
+        target.carry(turn)
+    assert all((size <= 480).all() for size in (target.size, target.seen[1], target.redetection.size))
+
+
+def test_a_steady_motion_is_expected_to_go_on():
+    tracker, target = by_hand(steadiness=0.0, velocity_rate=0.5)
+    for frame in range(1, 30):
+        target.center, target.moving = target.center + target.velocity, True
+        tracker._move(target, np.array([10.0, 10, 30, 30]) + 3 * frame, 1.0, np.zeros((360, 480, 3), np.uint8))
+    assert target.velocity == pytest.approx([3, 3], abs=1e-3)
+    target.lose()
+    assert tuple(target.velocity) == (0, 0) and not target.moving
+
+
+@pytest.mark.parametrize('step, followed', [(0.05, 0.01), (0.2, 0.1), (0.4, 0.4), (8.0, 8.0)])
+def test_a_small_step_of_the_centre_is_followed_in_part_only(step, followed):
+    tracker, target = by_hand(steadiness=0.02)      # of a size of 20: 0.4 pixels
+    tracker._move(target, np.array([10.0 + step, 10, 30 + step, 30]), 0.5, np.zeros((360, 480, 3), np.uint8))
+    assert target.center == pytest.approx([20 + followed, 20])
+
+
+def test_a_still_picture_gives_a_steady_box(clip, model):
+    def tremor(**changes) -> float:
+        random, centers, tracker = np.random.default_rng(0), [], Tracker(TrackerConfig(**changes), model)
+        tracker.init(clip[0].image, clip[0].box)
+        for _ in range(24):
+            noisy = np.clip(clip[0].image + random.normal(0, 1, clip[0].image.shape), 0, 255).astype(np.uint8)
+            box = tracker.update(noisy).box
+            centers.append(box[:2] + box[2:] / 2)
+        return float(np.sqrt((np.diff(centers[10:], axis=0) ** 2).sum(1).mean()))
+    assert tremor() < 0.5 * tremor(steadiness=0.0)
+
+
+class Turning:
+    """Networks that name the template by its step and score what they are told. knows: step -> nu+."""
+
+    def __init__(self, poses: Poses, knows: dict):
+        self.knows, self.asked = knows, []
+        self._steps = {poses.view(step)[0].tobytes(): step for step in range(12)}
+
+    def template(self, crop, box):
+        self.asked.append(self._steps[crop.tobytes()])
+        return named(self.asked[-1])
+
+    def features(self, view):
+        return 'phi of a view'
+
+    def refine(self, phi, proposals, template, classifier):
+        return None, np.array([[0, self.knows.get(int(step), 0.0)] for step in template.identify_term[:, 0]]), None
+
+
+def named(step: int) -> Template:
+    return Template(*(np.full((1, 1), float(step)),) * 4)
+
+
+def turning(knows: dict, **changes) -> tuple[Tracker, Target, Look]:
+    tracker, target = by_hand(**changes)
+    scene = np.random.default_rng(0).integers(0, 255, (360, 480, 3)).astype(np.uint8)
+    target.poses = Poses(scene, template_window((200, 200), 20, 20), np.array([20.0, 20]), (0, 0, 0))
+    target.poses.made[0], target.template = named(0), named(0).beside(named(99))
+    target.discriminator = SimpleNamespace(classifier=None)
+    tracker.nets = Turning(target.poses, knows)
+    return tracker, target, SimpleNamespace(phi=None, proposals=None, best=1)
+
+
+@pytest.mark.parametrize('degrees, knows, step', [
+    (90, {0: 0.3, 3: 0.6}, 3), (90, {0: 0.6, 3: 0.3}, 0), (15, {0: 0.1, 1: 0.9}, 0), (-170, {6: 0.2}, 6)])
+def test_the_template_turns_with_the_camera_where_the_identifier_agrees(degrees, knows, step):
+    tracker, target, look = turning(knows)
+    target.turn = np.radians(degrees)
+    tracker._turn_template(target, look)
+    assert target.poses.step == step and target.template.classify == step
+    assert target.template.identify_term[:, 0].tolist() == [step, 99]        # the recent view stays
+    assert (target.lesson is not None) == (step != 0)
+
+
+def test_a_turned_template_is_made_once():
+    tracker, target, look = turning({0: 0.1, 3: 0.9})
+    for degrees in (90, 0, 90, 0, 90):
+        target.turn = np.radians(degrees)
+        tracker._turn_template(target, look)
+    assert tracker.nets.asked == [3]
+
+
+@pytest.mark.parametrize('state, knows, changes, step', [
+    (State.UNCERTAIN, {0: 0.1, 6: 0.8}, {}, 6), (State.UNCERTAIN, {0: 0.1, 6: 0.4}, {}, 0),
+    (State.TRACKING, {0: 0.1, 6: 0.8}, {}, 0), (State.LOST, {0: 0.1, 6: 0.8}, {}, 0),
+    (State.UNCERTAIN, {0: 0.1, 6: 0.8}, dict(guess_identification=1.0), 0),
+    (State.UNCERTAIN, {0: 0.1, 6: 0.8}, dict(template_turn=180.0), 0)])
+def test_other_turns_are_tried_for_an_uncertain_target_only(state, knows, changes, step):
+    tracker, target, look = turning(knows, **changes)
+    target.presence.state = state
+    for _ in range(12):
+        tracker._turn_template(target, look)
+    assert target.poses.step == step and target.turn == pytest.approx(2 * np.pi * step / 12)
