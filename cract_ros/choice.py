@@ -1,7 +1,7 @@
 """Which box a request for a target means: the one that it gives, one found at a point, or one of a detector's."""
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import numpy as np
 from std_msgs.msg import Header
@@ -27,19 +27,25 @@ class Choice(NamedTuple):
         return f'x {x:g}, y {y:g}, w {w:g}, h {h:g} in the image stamped {text(self.header.stamp)}'
 
 
-def choose(request: InitTarget.Request, history: FrameHistory, candidates: Detection2DArray, nets) -> Choice:
-    """The box that is meant, on the thread of the networks. ValueError, one sentence, where there is none."""
+def _picture(frame: Frame) -> np.ndarray:
+    return to_bgr(frame.message)
+
+
+def choose(request: InitTarget.Request, history: FrameHistory, candidates: Detection2DArray, nets,
+           read: Callable[[Frame], np.ndarray] = _picture) -> Choice:
+    """The box that is meant, on the thread of the networks; `read` makes a picture (H, W, 3) of a frame. ValueError, one
+    sentence, where there is none."""
     if request.kind == InitTarget.Request.CANDIDATE:
         return _candidate(request, history, candidates)
     frame = history.at(request.header.stamp)
     if request.kind == InitTarget.Request.BOX:
         box = box_from_message(request.bbox)
         if request.normalized:
-            box = box * np.tile(to_bgr(frame.message).shape[1::-1], 2)
+            box = box * np.tile(read(frame).shape[1::-1], 2)
         return Choice(frame.header, box, 1.0)
     if request.kind != InitTarget.Request.POINT:
         raise ValueError(f'a target is told as a box (0), a point (1) or a candidate (2), got kind {request.kind}')
-    image = to_bgr(frame.message)
+    image = read(frame)
     point = np.array([request.point.x, request.point.y])
     if request.normalized:
         point = point * image.shape[1::-1]

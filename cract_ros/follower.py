@@ -97,7 +97,7 @@ class Follower:
         Returns what is followed, in words. Raises ValueError for a wrong box or stamp: the present target then stays.
         """
         frame = self._history.at(header.stamp)
-        image = self._picture(frame)
+        image = self.picture(frame)
         self._run('init', image, box)
         self._targets += 1
         self.target_id = target_id or str(self._targets)
@@ -118,7 +118,7 @@ class Follower:
         if self.state != LOST:
             return False
         frame = self._history.at(header.stamp)
-        image = self._picture(frame)
+        image = self.picture(frame)
         boxes = _inside(boxes, image, [] if left_out is None else left_out)
         estimate = self._run('consider', image, boxes)
         if estimate is None:
@@ -134,7 +134,7 @@ class Follower:
             return None
         started = time.perf_counter()
         self._done = frame.serial  # an image that is no picture is not asked for again
-        image = self._picture(frame)
+        image = self.picture(frame)
         followed = self.state not in (NO_TARGET, PAUSED)
         estimate = self._update(frame, image) if followed else None
         unseen = frame.serial - self._seen if self.state == LOST else 0
@@ -161,7 +161,7 @@ class Follower:
 
     def _step(self, frame: Frame) -> None:
         try:
-            self._update(frame, self._picture(frame))
+            self._update(frame, self.picture(frame))
         except ValueError as error:
             self._log.warning(f'frame skipped: {error}')
 
@@ -169,7 +169,8 @@ class Follower:
         """What the latest answer has put off until it was published."""
         self._run('learn')
 
-    def _picture(self, frame: Frame) -> np.ndarray:
+    def picture(self, frame: Frame) -> np.ndarray:
+        """Of an image, within the bounds, with the contrast of the stream. ValueError for what is no picture."""
         return to_bgr(frame.message, self._contrast, self._bounds)
 
     def _update(self, frame: Frame, image: np.ndarray):
@@ -202,5 +203,5 @@ class Follower:
         self.tracker = load_tracker(self.tracker.config.replace(device=CPU), False, self._log)
         if self._view is not None:
             frame, box = self._view
-            self.tracker.init(self._picture(frame), box)
+            self.tracker.init(self.picture(frame), box)
         return getattr(self.tracker, method)(*args)

@@ -88,7 +88,7 @@ class CameraConfig:
                              f'got {self.video_url!r}')
         if self.video_url:
             try:
-                self.stream
+                _ = self.stream
             except ValueError as error:
                 raise ValueError(f'video_url {self.video_url!r}: {error}') from None
 

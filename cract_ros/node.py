@@ -433,7 +433,7 @@ class TrackerNode(LifecycleNode):
             raise ValueError(f'{NO_IMAGE}: the node is not active')
         if self._history.newest() is None:
             raise ValueError(f'{NO_IMAGE} has arrived on {self._topic} yet')
-        choice = choose(request, self._history, self._candidates, self._follower.tracker.nets)
+        choice = choose(request, self._history, self._candidates, self._follower.tracker.nets, self._follower.picture)
         if request.propose:
             return choice, f'proposed: {choice}'
         message = self._follower.init(choice.box, choice.header, request.id, self._config.catch_up)

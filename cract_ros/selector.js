@@ -192,7 +192,7 @@ async function tapped(point) {    // the tracker's side says which box that is
   choose(null);
   const answer = await ask('propose', {stamp: shown.stamp, point});
   asking--;
-  if (answer?.success) say('Move the box and its corners to fit, then Follow.');
+  if (answer?.success) say(answer.message || 'Move the box and its corners to fit, then Follow.');
   choose(answer?.success ? answer.box : null);
 }
 

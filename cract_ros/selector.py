@@ -28,9 +28,10 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
+from vision_msgs.msg import Point2D
 
 from cract_ros import transport, web
-from cract_ros.conversions import box_to_message, to_bgr
+from cract_ros.conversions import box_from_message, box_to_message, to_bgr
 from cract_ros.history import nanoseconds
 from cract_ros.msg import TrackState
 from cract_ros.srv import InitTarget
@@ -138,7 +139,7 @@ class Selector(Node):
         request = InitTarget.Request(bbox=box_to_message(choice.box), id=choice.target_id)
         request.header.stamp.sec, request.header.stamp.nanosec = choice.stamp
         age = self._age(choice)
-        answer = await self._ask('init_target', request)
+        answer, _ = await self._ask('init_target', request)
         if answer['success']:
             what = f'“{choice.target_id}”' if choice.target_id else 'The target'
             answer['message'] = f'{what} is followed, since {age:.1f} s before your click.'
@@ -151,16 +152,24 @@ class Selector(Node):
         picture = self.picture
         if choice.point is None or picture is None:
             raise ValueError('expected a point' if choice.point is None else 'there is no picture yet')
-        return dict(success=True, message='', box=box_around(choice.point, picture.image.width, picture.image.height))
+        request = InitTarget.Request(kind=InitTarget.Request.POINT, propose=True, point=Point2D(
+            x=float(choice.point[0]), y=float(choice.point[1])))
+        request.header.stamp.sec, request.header.stamp.nanosec = choice.stamp
+        answer, response = await self._ask('init_target', request)
+        if answer['success']:
+            return dict(success=True, message='', box=[float(part) for part in box_from_message(response.bbox)])
+        return dict(success=True, message='What is meant there is not clear: fit the box to it, then Follow.',
+                    box=box_around(choice.point, picture.image.width, picture.image.height))
 
     async def trigger(self, name: str) -> dict:
         """Call reset, pause or resume."""
-        return await self._ask(name, Trigger.Request())
+        return (await self._ask(name, Trigger.Request()))[0]
 
-    async def _ask(self, name: str, request) -> dict:
+    async def _ask(self, name: str, request) -> tuple[dict, object]:
+        """Success and message in plain words, and the service's response where one came."""
         client = self._asked[name]
         if not client.service_is_ready():
-            return dict(success=False, message=f'There is no service {client.srv_name}: is the tracker running?')
+            return dict(success=False, message=f'There is no service {client.srv_name}: is the tracker running?'), None
         loop, answered = asyncio.get_running_loop(), asyncio.Event()
         future = client.call_async(request)
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(answered.set))
@@ -168,8 +177,9 @@ class Selector(Node):
             await asyncio.wait_for(answered.wait(), ANSWER)
         except asyncio.TimeoutError:
             client.remove_pending_request(future)
-            return dict(success=False, message=f'{client.srv_name} gave no answer within {ANSWER:.0f} s.')
-        return dict(success=future.result().success, message=sentence(future.result().message))
+            return dict(success=False, message=f'{client.srv_name} gave no answer within {ANSWER:.0f} s.'), None
+        response = future.result()
+        return dict(success=response.success, message=sentence(response.message)), response
 
     def _age(self, choice: web.Choice) -> float:
         """Seconds from the picture of a choice to the newest image that the tracker has worked on."""

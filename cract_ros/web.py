@@ -99,7 +99,7 @@ class Guard:
         try:
             parts = urlsplit(f'//{host}')
             name = parts.hostname or ''
-            parts.port  # raises for what is no port
+            _ = parts.port  # raises for what is no port
         except ValueError:
             return False
         if parts.netloc != host or '@' in host:

@@ -18,7 +18,7 @@ from std_srvs.srv import SetBool
 
 from cract_ros.gimbal_pointing import GimbalPointing
 from cract_ros.msg import TrackState
-from cract_ros.pointing import Pointing, PointingConfig, Sight, angles
+from cract_ros.pointing import Pointing, Sight, angles
 
 PATIENCE = 30.0
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..config import TrackerConfig
-from ..crop import VIEW_SIZE, Window
+from ..crop import VIEW_SIZE
 from ..files import written
 from ..point import GOOD_IOU, NOMINAL, SPREAD
 from ..runtime import Nets, make_nets
