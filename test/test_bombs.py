@@ -27,6 +27,7 @@ FRAME = scene()
 SECONDS, MEMORY = 1.0, 200  # of the processor for one bomb; MB
 PICTURES = pictures()
 RATE = 0.1  # seconds between two good images
+ALONE = 0.2  # seconds in which no other image comes after a bomb
 
 
 def compressed(data: bytes | None = None) -> CompressedImage:
@@ -85,9 +86,10 @@ def survives(tracker, peer, name: str, throw, times: int = 3) -> None:
         usual = watch.taken()[0] / (len(answers) - first)  # of an answer
         watch, first = Watch(tracker.process.pid), len(answers)
         for _ in range(times):
-            seen = len(answers)
-            peer.wait(lambda: len(answers) > seen, 'an answer')  # until the next image there is none that is newer
+            images.cancel()  # a newer image would be taken instead
             throw()
+            peer.pause(ALONE)
+            images.reset()
             peer.pause(0.3)
         thrown = time.monotonic()
         peer.wait(lambda: answers[-1] > thrown + 0.3, 'an answer after it')
