@@ -29,6 +29,14 @@ class Choice(NamedTuple):
 
 def choose(request: InitTarget.Request, history: FrameHistory, candidates: Detection2DArray, nets) -> Choice:
     """The box that is meant, on the thread of the networks. ValueError, one sentence, where there is none."""
+    choice = _meant(request, history, candidates, nets)
+    if request.propose:   # a target's box is checked by the tracker
+        size = to_bgr(history.at(choice.header.stamp).message).shape[1::-1]
+        choice = choice._replace(box=check_box(choice.box, size))
+    return choice
+
+
+def _meant(request: InitTarget.Request, history: FrameHistory, candidates: Detection2DArray, nets) -> Choice:
     if request.kind == InitTarget.Request.CANDIDATE:
         return _candidate(request, history, candidates)
     frame = history.at(request.header.stamp)
