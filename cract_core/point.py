@@ -32,7 +32,8 @@ LAYERS = ('conv0', 'conv1', 'conv2', 'conv3', 'fc1', 'fc2')
 
 
 class Found(NamedTuple):
-    """box (4,): x, y, w, h or corners, in pixels of the frame; score: how likely it overlaps the true one by GOOD_IOU."""
+    """box (4,): x, y, w, h or corners, in pixels of the frame; score: how likely it overlaps the true one by
+    GOOD_IOU."""
     box: np.ndarray
     score: float
 

@@ -35,6 +35,15 @@ def choose(request: InitTarget.Request, history: FrameHistory, candidates: Detec
            read: Callable[[Frame], np.ndarray] = _picture) -> Choice:
     """The box that is meant, on the thread of the networks; `read` makes a picture (H, W, 3) of a frame. ValueError, one
     sentence, where there is none."""
+    choice = _meant(request, history, candidates, nets, read)
+    if request.propose:   # a target's box is checked by the tracker
+        size = read(history.at(choice.header.stamp)).shape[1::-1]
+        choice = choice._replace(box=check_box(choice.box, size))
+    return choice
+
+
+def _meant(request: InitTarget.Request, history: FrameHistory, candidates: Detection2DArray, nets,
+           read: Callable[[Frame], np.ndarray]) -> Choice:
     if request.kind == InitTarget.Request.CANDIDATE:
         return _candidate(request, history, candidates)
     frame = history.at(request.header.stamp)

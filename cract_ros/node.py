@@ -259,6 +259,7 @@ class TrackerNode(LifecycleNode):
     def _on_init(self, request: InitTarget.Request, response: InitTarget.Response) -> InitTarget.Response:
         try:
             limits.check_text('id', request.id)
+            limits.check_text('candidate', request.candidate)
             if self._config.init_wait:
                 self._history.wait(request.header.stamp, self._config.init_wait)
             choice, response.message = self._in_turn(self._init, request)

@@ -1,4 +1,5 @@
-"""The tracker as a MAVLink camera: `ros2 launch cract_ros mavlink.launch.py image:=/camera/image_raw mavlink:=udpin:0.0.0.0:14540`.
+"""The tracker as a MAVLink camera:
+`ros2 launch cract_ros mavlink.launch.py image:=/camera/image_raw mavlink:=udpin:0.0.0.0:14540`.
 
 `gimbal:=mavlink` points the gimbal, too. The arguments of tracker.launch.py are passed on.
 """

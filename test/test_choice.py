@@ -50,7 +50,8 @@ def test_a_request_as_it_was_before_means_its_box():
 
 
 def test_a_box_may_be_told_in_parts_of_the_image():
-    choice = choose(request(BOX, bbox=bounding_box(0.25, 0.5, 0.5, 0.25), normalized=True), history(1), Detection2DArray(), None)
+    asked = request(BOX, bbox=bounding_box(0.25, 0.5, 0.5, 0.25), normalized=True)
+    choice = choose(asked, history(1), Detection2DArray(), None)
     assert choice.box.tolist() == pytest.approx([16, 24, 32, 12])
 
 
@@ -105,7 +106,18 @@ def test_a_candidate_is_chosen_by_its_id_or_its_place():
     (request(POINT, point=Point2D(x=65.0, y=1.0)), Detection2DArray(), 'outside the 64 x 48 image'),
     (request(POINT, point=Point2D(x=math.nan, y=1.0)), Detection2DArray(), 'outside the 64 x 48 image'),
     (request(POINT, point=Point2D(x=1.0, y=-0.1), normalized=True), Detection2DArray(), 'outside the 64 x 48 image'),
+    (request(BOX, bbox=bounding_box(70, 10, 9, 9), propose=True), Detection2DArray(), 'outside the 64 x 48 frame'),
+    (request(BOX, bbox=bounding_box(math.nan, 10, 9, 9), propose=True), Detection2DArray(), 'must be finite'),
+    (request(CANDIDATE, candidate='0', propose=True), candidates(2, (70, 0, 9, 9)), 'outside the 64 x 48 frame'),
     (request(POINT, 7), Detection2DArray(), 'has not arrived')])
 def test_what_cannot_be_is_refused_with_the_reason(asked, given, reason):
     with pytest.raises(ValueError, match=reason):
         choose(asked, history(1, 2), given, None)
+
+
+def test_a_proposal_is_the_box_that_would_be_followed():
+    asked = request(CANDIDATE, candidate='0', propose=True)
+    choice = choose(asked, history(1, 2), candidates(2, (20, 10, 20, 20)), None)
+    confirmed = InitTarget.Request(header=choice.header, bbox=bounding_box(*choice.box))
+    again = choose(confirmed, history(1, 2, 3), Detection2DArray(), None)
+    assert again.box.tolist() == choice.box.tolist() == [20, 10, 20, 20] and again.header.stamp.sec == 2

@@ -180,11 +180,12 @@ def test_the_gimbal_keeps_a_rendered_car_in_the_middle_and_stops_when_it_is_lost
         for part in range(3):
             now = t + part / RATE / 3
             if part == 1:   # the answer comes some milliseconds after the picture
-                pointing.see(now, now - t, sight, angles((2 * box[0] + box[2]) / 640 - 1, (2 * box[1] + box[3]) / 480 - 1, view))
+                x, y = (2 * box[:2] + box[2:]) / size - 1
+                pointing.see(now, now - t, sight, angles(x, y, view))
             commands.append((now, pointing.rates(now)))
             turn = next((rate for at, rate in reversed(commands) if at <= now - 0.1), (0.0, 0.0))
             azimuth, pitch = azimuth - turn[0] / RATE / 3, pitch - turn[1] / RATE / 3
-        errors.append([(2 * frame.box[0] + frame.box[2]) / 640 - 1, (2 * frame.box[1] + frame.box[3]) / 480 - 1])
+        errors.append((2 * frame.box[:2] + frame.box[2:]) / size - 1)
         states.append(state), rates.append(commands[-1][1])
     errors = np.abs(errors)
     assert errors[0].max() > 0.25

@@ -98,7 +98,8 @@ class Bench:
         self.out = {kind: self.other.create_publisher(kind, topic, QoSProfile(depth=10)) for kind, topic in (
             (PoseStamped, 'camera_pose'), (Vector3Stamped, 'tracker/bearing'), (PointStamped, 'tracker/point'))}
         self.poses, self.fixes = [], []
-        self.other.create_subscription(PoseWithCovarianceStamped, 'tracker/target_pose', self.poses.append, QoSProfile(depth=10))
+        few = QoSProfile(depth=10)
+        self.other.create_subscription(PoseWithCovarianceStamped, 'tracker/target_pose', self.poses.append, few)
         self.other.create_subscription(NavSatFix, 'tracker/target_fix', self.fixes.append, QoSProfile(depth=10))
         self.spin(30, lambda: all(p.get_subscription_count() for p in self.out.values())
                   and self.other.count_publishers('tracker/target_pose'))

@@ -59,7 +59,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             data = cv2.imencode('.jpg', picture(number))[1].tobytes()
             try:
-                self.wfile.write(b'--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n' % len(data) + data + b'\r\n')
+                head = b'--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n' % len(data)
+                self.wfile.write(head + data + b'\r\n')
             except ConnectionError:
                 return
             time.sleep(0.02)
