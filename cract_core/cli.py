@@ -5,7 +5,7 @@ What the user got wrong is one sentence on stderr and exit status 2; `--tracebac
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import importlib
 import io
 import os
 import sys
@@ -51,25 +51,27 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv` (without the program's name) and return the exit status."""
     os.environ.setdefault('OPENCV_LOG_LEVEL', 'SILENT')       # what OpenCV and FFmpeg cannot read
     os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')     # is said once, by us
-    args = parse(sys.argv[1:] if argv is None else list(argv))
+    argv = sys.argv[1:] if argv is None else list(argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors='backslashreplace')     # names of files may be no text
     try:
+        args = parse(argv)
         options.check_paths(args)
         return args.run(args)
     except KeyboardInterrupt:
         return 130
-    except (ValueError, OSError) as error:
-        if args.traceback:
+    except (ModuleNotFoundError, ValueError, OSError) as error:
+        if '--traceback' in argv or isinstance(error, ModuleNotFoundError) and (error.name or '').startswith(__package__):
             raise
-        print(f'cract {args.command}: {_sentence(error)}', file=sys.stderr)
+        command = next(word for word in argv if word in COMMANDS)
+        print(f'cract {command}: {_sentence(error)}', file=sys.stderr)
         return 2
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """The arguments of a command; `run` among them is what it does with them. SystemExit for wrong ones and for --help."""
-    node = '' if importlib.util.find_spec('cract_ros') else '\nThe ROS 2 node is not installed: ROS 2 was not there.'
+    node = '' if options.node_installed() else '\nThe ROS 2 node is not installed: without ROS 2 it is left out.'
     parser = options.Parser(prog='cract', description=DESCRIPTION, epilog=EXAMPLES + node,
                             formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--traceback', action='store_true', help='on an error, show where in the program it arose')
@@ -87,6 +89,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f'{error.filename}: {error.strerror}'
+    if isinstance(error, ModuleNotFoundError):
+        return f'this needs the package {error.name}, which is not installed'
     return ' '.join(str(error).split())
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import math
 import re
 from pathlib import Path
@@ -152,6 +153,11 @@ EITHER = ('output', 'results')                       # ... or one of the two, as
 MADE = {'report': ('figures.json', 'report.html', 'latency_trace.json'), 'results': ('latency_trace.json',),
         'output': ('tuned.yaml', 'tune.json', 'study.journal', 'cract.pt', 'checkpoint.pt')}   # names of their own in it
 FILE_COMMANDS = {'output': ('track', 'show'), 'results': ('track', 'bag')}
+
+
+def node_installed() -> bool:
+    """Whether the ROS 2 node can be run by this Python."""
+    return all(importlib.util.find_spec(name) for name in ('rclpy', 'cract_ros'))
 
 
 def check_paths(args) -> None:

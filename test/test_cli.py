@@ -235,3 +235,22 @@ def test_wrong_words_are_explained_with_the_usage(capsys, arguments):
 def test_traceback_shows_where_an_error_arose():
     with pytest.raises(FileNotFoundError):
         cli.main(['--traceback', 'track', 'nothing.mp4', '--box', '1,2,3,4'])
+
+
+@pytest.mark.parametrize('command, package', [(['train', 'x.yaml'], 'torch'), (['export', 'out'], 'torch'),
+                                              (['ablate', 'proposals', '.'], 'torch'), (['track', '.', '--box', '1,1,9,9'], 'cv2')])
+def test_a_package_that_is_missing_is_one_sentence(command, package, tmp_path):
+    (tmp_path / 'x.yaml').write_text('data: .\n')
+    code = f'import sys; sys.modules[{package!r}] = None\nfrom cract_core import cli\nsys.exit(cli.main({command!r}))'
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, '')
+    assert done.stderr == f'cract {command[0]}: this needs the package {package}, which is not installed\n'
+
+
+def test_the_help_says_whether_the_node_is_installed():
+    for missing in (['rclpy'], ['cract_ros'], []):
+        code = ('import importlib.util as u, sys\nfound = u.find_spec\n'
+                f'u.find_spec = lambda name: None if name in {missing} else found(name)\n'
+                'from cract_core import cli\ncli.main(["--help"])')
+        done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+        assert ('The ROS 2 node is not installed' in done.stdout) == (bool(missing) or not options.node_installed())

@@ -383,7 +383,7 @@ def test_a_kept_run_is_not_taken_for_another(pool, tmp_path, monkeypatch):
     assert len(names) == 2
     run_all([Job(shifted, (TrackerSpec('kcf', TrackerConfig(threads=2)),))], store)
     assert len(names) == 3
-    monkeypatch.setattr(execution, '_code_digest', lambda: 'another version')
+    monkeypatch.setattr(execution, '__version__', 'another version')
     run_all([Job(shifted, (TrackerSpec('kcf', TrackerConfig(threads=2)),))], store)
     assert len(names) == 4
     peers.cv2.setNumThreads(1)

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
 import json
 import os
 import re
@@ -20,6 +19,7 @@ from ..evaluation.execution import TrackerSpec
 from ..evaluation.peers import NETWORK_FILES, PEERS
 from ..evaluation.sequences import read_folders
 from ..files import write_text
+from ..options import node_installed
 from ..runtime import choose_runtime
 
 DESCRIPTION = """\
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json and not args.json.absolute().parent.is_dir():
         raise FileNotFoundError(f'cannot write {args.json}: there is no folder {args.json.absolute().parent}')
     if args.ros:
-        if importlib.util.find_spec('cract_ros') is None:
+        if not node_installed():
             raise ValueError('--ros measures the ROS 2 node, which is not installed')
         options = ['--json', str(args.json)] if args.json else []
         return subprocess.run([sys.executable, '-m', 'cract_ros.bench', *options], check=False).returncode

@@ -30,10 +30,6 @@ from .sequences import Sequence
 from .stages import StagesRun, run_stages
 from .streaming import StreamRun, run_stream
 
-NOT_MEASURING = ('cli.py', 'commands', 'tables.py', 'options.py', 'files.py', 'video.py', 'synthetic.py', 'training',
-                 'report.py', 'execution.py', 'search.py', 'against.py')  # no part of an answer
-
-
 @dataclass(frozen=True)
 class TrackerSpec:
     """What a tracker is made from, in any process: 'cract' with its config, or a peer with its files."""
@@ -52,14 +48,14 @@ class TrackerSpec:
 
     @functools.cached_property
     def identity(self) -> str:
-        """A digest of name, parameters, weights, code and library versions."""
+        """A digest of name, parameters, weights and versions, of the package and of libraries."""
         files = self.networks
         config: dict = dict(threads=self.config.threads)
         if self.name == 'cract':
             config = dataclasses.asdict(self.config)
             packaged = Path(str(resources.files('cract_core'))) / 'weights' / 'cract.pt'
             files = (config.pop('weights') or str(packaged),)
-        return _digest(self.name, config, [_file_digest(path) for path in files], __version__, _code_digest(),
+        return _digest(self.name, config, [_file_digest(path) for path in files], __version__,
                        cv2.__version__, np.__version__, *runner.runtime_versions().items())
 
 
@@ -274,12 +270,3 @@ def _digest(*parts) -> str:
 
 def _file_digest(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-@functools.lru_cache(maxsize=None)
-def _code_digest() -> str:
-    """Of the modules that decide what a tracker answers."""
-    folder = Path(str(resources.files('cract_core')))
-    files = sorted(path.relative_to(folder) for path in folder.rglob('*.py'))
-    return _digest([(str(path), _file_digest(folder / path)) for path in files
-                    if not set(path.parts) & set(NOT_MEASURING)])

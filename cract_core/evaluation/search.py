@@ -86,7 +86,7 @@ def open_study(folder: Path, base: TrackerConfig, ranges: dict[str, Range], sequ
     subject = dict(ranges={name: list(some) for name, some in ranges.items()},
                    sequences={one.name: Job(one, (spec,)).key(spec) for one in sequences})
     if study.user_attrs.setdefault('subject', subject) != subject:
-        raise ValueError(f'{folder} holds a study of other parameters, sequences, weights or code: '
+        raise ValueError(f'{folder} holds a study of other parameters, sequences, weights or of another version: '
                          'give another --output')
     study.set_user_attr('subject', subject)
     done = study.get_trials(deepcopy=False)

@@ -9,9 +9,9 @@ from pathlib import Path
 from .. import options
 from ..config import TrackerConfig
 from .execution import TrackerSpec, tracker_of
-from .peers import NETWORK_FILES
+from .peers import NETWORK_FILES, PEERS
 
-TRACKERS = ('cract', 'nano', 'nano3', 'lighttrack', 'fear', 'vit', 'csrt', 'kcf', 'mil')
+TRACKERS = ('cract', *PEERS)
 
 
 def add_networks(parser: argparse.ArgumentParser) -> None:
