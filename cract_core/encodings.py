@@ -131,12 +131,13 @@ def to_bgr(message, contrast: Contrast | None = None, bounds: Bounds = Bounds())
     layout = LAYOUTS.get(message.encoding)
     if layout is None:
         raise ValueError(f'image encoding {message.encoding[:40]!r} is not known; known are {", ".join(sorted(LAYOUTS))}')
-    pixels = message.width * message.height
-    if 3 * pixels > len(message.data):  # what came whole may be read whole
-        _check_memory(message.width, message.height, 3 * pixels, bounds)
-    if layout.planes:
+    taken = 3 * message.width * message.height
+    view = None if layout.planes else _pixels(message, layout)
+    if taken > len(message.data):  # what came whole may be read whole
+        _check_memory(message.width, message.height, taken, bounds)
+    if view is None:
         return _from_planes(message, layout)
-    pixels = _pixels(message, layout)
+    pixels = view
     if layout.bits == 16:
         pixels = (contrast or Contrast()).to_8_bits(
             pixels, layout.channels > 1 or message.encoding.startswith('bayer'))

@@ -396,7 +396,7 @@ class Tracker:
             target.camera = CameraMotion()  # switched on again, it begins anew
             return None
         motion = target.camera.follow(frame, target.corners)
-        if motion is not None:
+        if motion is not None and target.redetection is None:
             target.carry(motion)
             if config.velocity_rate and target.redetection is None:
                 target.center, target.moving = target.center + target.velocity, True

@@ -437,7 +437,9 @@ class TrackerNode(LifecycleNode):
         choice = choose(request, self._history, self._candidates, self._follower.tracker.nets, self._follower.picture)
         if request.propose:
             return choice, f'proposed: {choice}'
-        message = self._follower.init(choice.box, choice.header, request.id, self._config.catch_up)
+        # the answer tells how far the nearest image is from the stamp that was given
+        header = request.header if request.kind == InitTarget.Request.BOX else choice.header
+        message = self._follower.init(choice.box, header, request.id, self._config.catch_up)
         self._was_lost = False
         self._answer()  # the newest image, where the box was drawn in an older one
         return choice, message

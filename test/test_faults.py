@@ -130,9 +130,12 @@ def test_parameters_change_at_random_while_images_stream(tracker, peer):
         if count >= 60 and time.monotonic() > ends:
             break
         field = live[random.integers(len(live))]
-        low, high = field.metadata['minimum'], field.metadata['maximum']
-        value = random.uniform(low - 0.2 * (high - low), high)
-        (accepted, reason), = peer.set(**{field.name: field_type(field)(value)})
+        if choices := field.metadata['choices']:
+            value = (*choices, 'perhaps')[random.integers(len(choices) + 1)]
+        else:
+            low, high = field.metadata['minimum'], field.metadata['maximum']
+            value = field_type(field)(random.uniform(low - 0.2 * (high - low), high))
+        (accepted, reason), = peer.set(**{field.name: value})
         assert accepted or reason
     peer.destroy_timer(stream)
     for _ in live:  # some must not exceed others: not every order will do

@@ -353,7 +353,7 @@ def test_figures_and_traces_of_other_runs_are_read_or_refused(place, content):
     path.write_bytes(content)
     with refusal():
         others = against.read_figures(path)
-        against.check_comparable(others, ('ope', 'stages'), [], 1)
+        against.check_comparable(others, ('ope', 'stages', 'camera'), [], 1, 90)
     with refusal():
         trace = protocols.read_trace(path)
         assert all(seconds >= 0 for some in trace.values() for one in some.values() for seconds in one.values())

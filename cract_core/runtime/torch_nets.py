@@ -50,7 +50,7 @@ class TorchNets(Nets):
         return phi, self._array(boxes), self._array(scores)
 
     def as_array(self, phi):
-        return self._array(phi)
+        return self._array(phi) if isinstance(phi, Tensor) else phi  # `features` hands out arrays
 
     @torch.inference_mode()
     def refine(self, phi, proposals, template: Template, classifier: Classifier):
