@@ -96,10 +96,10 @@ class TrackerConfig:
 
     # Trust
     score_slope: float = parameter(
-        10.46, 'score = 1 / (1 + exp(-(slope * Eq. 10 + offset))), a probability; `cract calibrate` fits both to the weights',
+        9.96, 'score = 1 / (1 + exp(-(slope * Eq. 10 + offset))), a probability; `cract calibrate` fits both to the weights',
         minimum=0.1, maximum=100.0, live=True)
     score_offset: float = parameter(
-        -7.99, 'see `score_slope`', minimum=-100.0, maximum=100.0, live=True)
+        -7.60, 'see `score_slope`', minimum=-100.0, maximum=100.0, live=True)
     tracking_score: float = parameter(
         0.5, 'an uncertain target counts as TRACKING again at this score',
         minimum=0.0, maximum=1.0, live=True)
@@ -160,7 +160,7 @@ class TrackerConfig:
         20.0, 'turn of the camera since the template beyond which the template of the first frame is turned along; 180: never',
         minimum=15.0, maximum=180.0, unit='degrees', live=True)
     guess_identification: float = parameter(
-        0.5, 'the template of an uncertain target is tried at other turns, too, and kept where the identifier gives at least '
+        0.8, 'the template of an uncertain target is tried at other turns, too, and kept where the identifier gives at least '
         'this; 1: never', minimum=0.0, maximum=1.0, live=True)
     steadiness: float = parameter(
         0.02, "a step of the centre shorter than this part of the target's size is followed in part only: the box does not "
