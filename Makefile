@@ -42,14 +42,15 @@ PACKAGE_STAMP := $(STAMPS)/package-$(call hash,$(PACKAGE_FILES) $(ROS_REQUIREMEN
 # $(call done,step): mark the step as done, and only in its present form
 done = rm -f $(STAMPS)/$(1)-* && touch $@
 
-.PHONY: help env lint test test-jazzy demo weights clean
+.PHONY: help env lint test test-all test-jazzy demo weights clean
 
 help:
 	@cat <<-'END'
 	make demo    track a target through the ROS 2 node on a rendered aerial scene; writes demo/out.mp4
 	             CLIP=<video or image folder> BOX=x,y,w,h plays your own
 	make lint    ruff, mypy and the directions of imports
-	make test    run these and all tests; PYTEST_ARGS='-m "not slow" -k crop' chooses
+	make test    run these and the tests; PYTEST_ARGS='-m "not slow" -k crop' chooses
+	make test-all also runs those that take long
 	make weights train the networks on a CPU, in two legs (two and a half hours of one core); writes runs/weights/cract.pt
 	             DATA=<folder of training shards>, IMAGENET=<ResNet-18 weights, else downloaded>
 	make env     build the environment in .venv (those above do it when needed)
@@ -115,6 +116,9 @@ lint: $(DEPENDENCIES_STAMP)
 
 test: env lint
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-all:
+	@CRACT_LONG=1 $(MAKE) --no-print-directory test
 
 # What differs between the distributions is the node's process: the rest is tested once.
 test-jazzy:

@@ -16,6 +16,13 @@ if sys.prefix not in (prefixes := os.environ.get('AMENT_PREFIX_PATH', '').split(
 os.environ.setdefault('ROS_DOMAIN_ID', str(os.getpid() % 100 + 1))
 
 
+def pytest_collection_modifyitems(items) -> None:
+    if 'CRACT_LONG' not in os.environ:
+        for item in items:
+            if item.get_closest_marker('long'):
+                item.add_marker(pytest.mark.skip(reason='takes long: make test-all, or set CRACT_LONG'))
+
+
 @pytest.fixture(scope='session')
 def cract_data() -> Path:
     """The folder of real sequences, from the environment variable CRACT_DATA; without it the test is skipped."""

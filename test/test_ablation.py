@@ -158,7 +158,10 @@ def test_features_at_stride_16_hold_nothing_between_their_cells(made):
     assert (usual[..., 1::2, :] - (usual[..., :-2:2, :] + usual[..., 2::2, :]) / 2).abs().max() > 0.1
 
 
-@pytest.mark.parametrize('name', [name for name, one in ABLATIONS.items() if one.fresh])
+FRESH = [name for name, one in ABLATIONS.items() if one.fresh]
+
+
+@pytest.mark.parametrize('name', [FRESH[0], *(pytest.param(name, marks=pytest.mark.long) for name in FRESH[1:])])
 def test_a_variant_and_its_baseline_train_from_the_same_start(name, root, shards, tmp_path):
     args = cli.parse(
         ['ablate', name, str(root), '--data', str(shards), '--steps', '1', '--batch', '2'])

@@ -551,6 +551,7 @@ def test_figures_have_the_six_keys_of_trust_and_intervals(report):
         assert low == pytest.approx(min(one['auc'] for one in block['sequences'].values()))  # of two sequences
 
 
+@pytest.mark.long
 def test_a_latency_trace_of_the_report_replays_the_streaming_figures(root, report, tmp_path):
     path = tmp_path / 'again.json'
     assert cli.main(['eval', str(root), '--tracker', 'kcf,csrt', '--threads', '1', '--only', 'alpha-1,gamma',

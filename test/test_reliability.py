@@ -436,6 +436,7 @@ def test_colours_of_16_bits_keep_their_tint(tmp_path):
     np.testing.assert_allclose(read_image(tmp_path / '1.png')[5, 5], np.array([400, 1200, 2200]) * 255 / 4095, atol=1)
 
 
+@pytest.mark.long
 def test_16_bits_are_followed_as_well_as_8(cract_data, tmp_path):
     """Car4, as cameras of 8, 10 and 12 bits would give it."""
     from cract_core.evaluation.metrics import overlaps, success_auc

@@ -243,6 +243,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(shards, imagenet, tmp_path):
         train(config)
 
 
+@pytest.mark.long
 def test_two_processes_learn_the_same_weights_from_their_own_pairs(shards, imagenet, tmp_path):
     """As torchrun starts them; the gradient step is that of both batches together."""
     program = tmp_path / 'run.py'
@@ -319,6 +320,7 @@ def test_configuration_file_is_checked(tmp_path):
             TrainConfig.read(path)
 
 
+@pytest.mark.long
 def test_a_run_may_start_from_shipped_weights(shards, imagenet, tmp_path):
     """The first step of the second run sees exactly the function that the first one saved."""
     first = train(TrainConfig(data=str(shards), imagenet=imagenet, steps=2, batch=2, warmup=1, device='cpu',
