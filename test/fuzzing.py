@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from hypothesis import HealthCheck, settings
 
-EXAMPLES = int(os.environ.get('CRACT_FUZZ', 2000))
+EXAMPLES = int(os.environ.get('CRACT_FUZZ', 1000))
 OVERHEAD = 1 << 16  # bytes that a call may take apart from what the message's own bytes justify
 
 

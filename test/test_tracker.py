@@ -504,10 +504,10 @@ def test_a_turned_template_is_made_once():
 
 
 @pytest.mark.parametrize('state, knows, changes, step', [
-    (State.UNCERTAIN, {0: 0.1, 6: 0.8}, {}, 6), (State.UNCERTAIN, {0: 0.1, 6: 0.4}, {}, 0),
-    (State.TRACKING, {0: 0.1, 6: 0.8}, {}, 0), (State.LOST, {0: 0.1, 6: 0.8}, {}, 0),
-    (State.UNCERTAIN, {0: 0.1, 6: 0.8}, dict(guess_identification=1.0), 0),
-    (State.UNCERTAIN, {0: 0.1, 6: 0.8}, dict(template_turn=180.0), 0)])
+    (State.UNCERTAIN, {0: 0.1, 6: 0.9}, {}, 6), (State.UNCERTAIN, {0: 0.1, 6: 0.4}, {}, 0),
+    (State.TRACKING, {0: 0.1, 6: 0.9}, {}, 0), (State.LOST, {0: 0.1, 6: 0.9}, {}, 0),
+    (State.UNCERTAIN, {0: 0.1, 6: 0.9}, dict(guess_identification=1.0), 0),
+    (State.UNCERTAIN, {0: 0.1, 6: 0.9}, dict(template_turn=180.0), 0)])
 def test_other_turns_are_tried_for_an_uncertain_target_only(state, knows, changes, step):
     tracker, target, look = turning(knows, **changes)
     target.presence.state = state
