@@ -157,7 +157,7 @@ class TrackerConfig:
         0.3, "how fast the target's own velocity beside the camera's follows, before weighting with the score; 0: none is assumed",
         minimum=0.0, maximum=1.0, live=True)
     template_turn: float = parameter(
-        20.0, 'turn of the camera since the template beyond which the template of the first frame is turned along; 180: never',
+        45.0, 'turn of the camera since the template beyond which the template of the first frame is turned along; 180: never',
         minimum=15.0, maximum=180.0, unit='degrees', live=True)
     guess_identification: float = parameter(
         0.8, 'the template of an uncertain target is tried at other turns, too, and kept where the identifier gives at least '
