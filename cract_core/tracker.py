@@ -389,7 +389,7 @@ class Tracker:
         target.carry(Motion(np.eye(2) * factor, np.zeros(2)))
 
     def _predict(self, target: Target, frame: np.ndarray) -> Motion | None:
-        """Move all that is known along with the picture, and a target that is followed by its own motion; returns the
+        """Move all that is known of a target that is followed along with the picture, and by its own motion; returns the
         picture's, None where it is unsure: the target is then expected where it was."""
         config, target.moving = self.config, False
         if config.camera_motion != ON:
@@ -398,7 +398,7 @@ class Tracker:
         motion = target.camera.follow(frame, target.corners)
         if motion is not None and target.redetection is None:
             target.carry(motion)
-            if config.velocity_rate and target.redetection is None:
+            if config.velocity_rate:
                 target.center, target.moving = target.center + target.velocity, True
         return motion
 

@@ -12,18 +12,15 @@ import math
 import threading
 import time
 
-import rclpy
 from geometry_msgs.msg import TwistStamped
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo
 from std_srvs.srv import SetBool
 
-from cract_ros import transport
+from cract_ros import small_nodes
 from cract_ros.msg import TrackState
-from cract_ros.plain_parameters import declare
 from cract_ros.pointing import Pointing, PointingConfig, Sight, angles
 
 TWIST, MAVLINK = 'twist', 'mavlink'
@@ -118,7 +115,7 @@ class GimbalPointing(Node):
         super().__init__('gimbal_pointing', **kwargs)
         self._manager: GimbalManager | None = None
         try:
-            self._given = given = declare(self, PARAMETERS)
+            self._given = given = small_nodes.declare(self, PARAMETERS)
             degrees = ('deadband', 'max_rate', 'max_acceleration')
             self._pointing = Pointing(PointingConfig(**{
                 name: math.radians(given[name]) if name in degrees else given[name]
@@ -222,22 +219,7 @@ class GimbalPointing(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Turn until SIGINT or SIGTERM; then the gimbal stops and is given back."""
-    transport.use_profile()
-    rclpy.init(args=args)
-    try:
-        node = GimbalPointing()
-    except (OSError, ValueError) as error:
-        rclpy.logging.get_logger('gimbal_pointing').error(str(error))
-        rclpy.try_shutdown()
-        return 1
-    try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        return 0
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+    return small_nodes.run(GimbalPointing, 'gimbal_pointing', args)
 
 
 if __name__ == '__main__':

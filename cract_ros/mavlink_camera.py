@@ -14,20 +14,17 @@ import traceback
 from collections import deque
 from pathlib import Path
 
-import rclpy
 from builtin_interfaces.msg import Time
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import NavSatFix
 from std_srvs.srv import Trigger
 
-from cract_ros import transport
+from cract_ros import small_nodes
 from cract_ros.mavlink_link import open_link
 from cract_ros.mavlink_protocol import (LONGEST, SHORTEST, CameraConfig, Place, Request, Status, Tracking, TrackingCamera,
                                         mavlink, read_key)
 from cract_ros.msg import TrackState
-from cract_ros.plain_parameters import declare
 from cract_ros.srv import InitTarget
 
 SILENCE = 2.0     # seconds without a word from the tracker after which its target counts as lost
@@ -71,7 +68,7 @@ class MavlinkCamera(Node):
     def __init__(self, **kwargs):
         super().__init__('mavlink_camera', **kwargs)
         try:
-            given = declare(self, PARAMETERS)
+            given = small_nodes.declare(self, PARAMETERS)
             config = CameraConfig(**{name: given[name] for name in CameraConfig.__dataclass_fields__ if name in given})
             self._camera = TrackingCamera(config, self._ask, self._key(given['key_file']))
             self._link = open_link(given['url'])
@@ -226,22 +223,7 @@ def to_status(message: TrackState) -> Status:
 
 def main(args: list[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM."""
-    transport.use_profile()
-    rclpy.init(args=args)
-    try:
-        node = MavlinkCamera()
-    except (OSError, ValueError) as error:
-        rclpy.logging.get_logger('mavlink_camera').error(str(error))
-        rclpy.try_shutdown()
-        return 1
-    try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        return 0
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+    return small_nodes.run(MavlinkCamera, 'mavlink_camera', args)
 
 
 if __name__ == '__main__':

@@ -13,18 +13,15 @@ from bisect import bisect
 from importlib.util import find_spec
 
 import numpy as np
-import rclpy
 from geometry_msgs.msg import PointStamped, PoseStamped, PoseWithCovarianceStamped, Vector3Stamped
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
 from sensor_msgs.msg import NavSatFix, NavSatStatus
 from std_msgs.msg import Header
 
-from cract_ros import transport
+from cract_ros import small_nodes
 from cract_ros.history import nanoseconds
-from cract_ros.plain_parameters import declare
 from cract_ros.world import Pose, at_point, between, covariance, on_ground, rotation, to_globe
 
 TOPIC, TF = 'topic', 'tf'
@@ -56,7 +53,7 @@ class TargetPose(Node):
     def __init__(self, **kwargs):
         super().__init__('target_pose', **kwargs)
         try:
-            self._given = given = declare(self, PARAMETERS)
+            self._given = given = small_nodes.declare(self, PARAMETERS)
             if given['pose_from'] == TF and find_spec('tf2_ros') is None:
                 raise ValueError('pose_from:=tf needs the package tf2_ros; without it publish the pose on camera_pose')
             self._origin = given['latitude'], given['longitude'], given['altitude']
@@ -191,22 +188,7 @@ class TargetPose(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Answer until SIGINT or SIGTERM."""
-    transport.use_profile()
-    rclpy.init(args=args)
-    try:
-        node = TargetPose()
-    except ValueError as error:
-        rclpy.logging.get_logger('target_pose').error(str(error))
-        rclpy.try_shutdown()
-        return 1
-    try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        return 0
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+    return small_nodes.run(TargetPose, 'target_pose', args)
 
 
 if __name__ == '__main__':

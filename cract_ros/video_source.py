@@ -11,16 +11,14 @@ import threading
 import time
 
 import rclpy
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from cract_core.video import FrameSource
-from cract_ros import transport
+from cract_ros import small_nodes
 from cract_ros.conversions import from_bgr
-from cract_ros.plain_parameters import declare
 
 THROTTLE = 10.0  # seconds between two reports of one kind
 
@@ -42,7 +40,7 @@ class VideoSource(Node):
     def __init__(self, **kwargs):
         super().__init__('video_source', **kwargs)
         try:
-            self._given = declare(self, PARAMETERS)
+            self._given = small_nodes.declare(self, PARAMETERS)
             if not self._given['source']:
                 raise ValueError('say what is to be shown: -p source:=rtsp://...')
         except ValueError:
@@ -118,22 +116,7 @@ class VideoSource(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Publish until SIGINT or SIGTERM."""
-    transport.use_profile()
-    rclpy.init(args=args)
-    try:
-        node = VideoSource()
-    except ValueError as error:
-        rclpy.logging.get_logger('video_source').error(str(error))
-        rclpy.try_shutdown()
-        return 1
-    try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        return 0
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+    return small_nodes.run(VideoSource, 'video_source', args)
 
 
 if __name__ == '__main__':

@@ -152,6 +152,19 @@ def videos(tmp_path_factory) -> Files:
     return made
 
 
+def cut_off(whole: bytes):
+    """Its first bytes, never all of them."""
+    return st.integers(0, len(whole) - 1).map(lambda end: whole[:end])
+
+
+def spoiled(data, place, files, how):
+    """The path of one of the `files` (suffix -> bytes), written as the strategy `how(bytes)` has it."""
+    suffix = data.draw(st.sampled_from(sorted(files)))
+    path = place / f'spoiled{suffix}'
+    path.write_bytes(data.draw(how(files[suffix])))
+    return path
+
+
 def frames_of(path) -> tuple[int, str]:
     """How many frames came, and what is said of the others."""
     with FrameSource(path) as source:
@@ -167,22 +180,16 @@ def frames_of(path) -> tuple[int, str]:
 @fuzzed(usual=300)
 @given(st.data())
 def test_a_video_that_is_cut_anywhere_says_what_it_lacks(place, videos, data):
-    suffix = data.draw(st.sampled_from(sorted(videos)))
-    whole = videos[suffix]
-    path = place / f'cut{suffix}'
-    path.write_bytes(whole[:data.draw(st.integers(0, len(whole) - 1))])
+    path = spoiled(data, place, videos, cut_off)
     with refusal():
         count, complaint = frames_of(path)
-        assert count == FRAMES or complaint, (suffix, count)
+        assert count == FRAMES or complaint, (path, count)
 
 
 @fuzzed(usual=300)
 @given(st.data())
 def test_a_damaged_video_ends_nothing(place, videos, data):
-    suffix = data.draw(st.sampled_from(sorted(videos)))
-    whole = videos[suffix]
-    path = place / f'damaged{suffix}'
-    path.write_bytes(data.draw(damaged(whole)))
+    path = spoiled(data, place, videos, damaged)
     with refusal():
         frames_of(path)
 
@@ -217,25 +224,19 @@ def images_of(path) -> tuple[list, list[str]]:
 @fuzzed(usual=300)
 @given(st.data())
 def test_a_bag_that_is_cut_anywhere_says_what_it_lacks(place, bags, data):
-    suffix = data.draw(st.sampled_from(sorted(bags)))
-    whole = bags[suffix]
-    path = place / f'cut{suffix}'
-    path.write_bytes(whole[:data.draw(st.integers(0, len(whole) - 1))])
+    path = spoiled(data, place, bags, cut_off)
     with refusal():
         found, said = images_of(path)
         whole_ones = [next(index for index in range(FRAMES) if np.array_equal(frame, picture(2 * index))) for frame in found]
         assert whole_ones == sorted(set(whole_ones))    # none is changed, none comes twice
-        assert suffix == '.db3' or whole_ones == list(range(len(found)))    # only the end is lost
+        assert path.suffix == '.db3' or whole_ones == list(range(len(found)))    # only the end is lost
         assert len(found) == FRAMES or said
 
 
 @fuzzed(usual=300)
 @given(st.data())
 def test_a_damaged_bag_ends_nothing(place, bags, data):
-    suffix = data.draw(st.sampled_from(sorted(bags)))
-    whole = bags[suffix]
-    path = place / f'damaged{suffix}'
-    path.write_bytes(data.draw(damaged(whole)))
+    path = spoiled(data, place, bags, damaged)
     with refusal():
         images_of(path)
 
@@ -369,42 +370,40 @@ def damage(draw, folder: Path) -> None:
         path.write_bytes(draw(st.one_of(damaged(path.read_bytes()), st.just(b''), st.just(b'no picture'))))
 
 
+def whole_or_damaged(whole: bytes):
+    return st.one_of(st.just(whole), damaged(whole))
+
+
+def check_followed(command: str, source, results, weights) -> None:
+    """`cract track` or `bag` ends with 0 only if it has written a box for each of the FRAMES."""
+    status = cli.main([command, str(source), '--box', BOX, '--weights', weights, *QUICK, '--results', str(results)])
+    assert status in (0, 2)
+    if status == 0:
+        lines = results.read_text().splitlines()
+        assert len(lines) == FRAMES and not any('nan' in line for line in lines)
+
+
+
 @fuzzed(0.005, usual=4)
 @given(st.data())
 def test_track_ends_with_0_only_if_every_frame_was_followed(tmp_path_factory, weights, videos, data):  # noqa: F811
     folder = tmp_path_factory.mktemp('track')
     if data.draw(st.booleans()):
-        source, count = folder / 'frames', FRAMES
+        source = folder / 'frames'
         source.mkdir()
         for index in range(FRAMES):
             cv2.imwrite(str(source / f'{index}.png'), picture(2 * index))
         damage(data.draw, source)
     else:
-        suffix = data.draw(st.sampled_from(sorted(videos)))
-        whole = videos[suffix]
-        source, count = folder / f'clip{suffix}', FRAMES
-        source.write_bytes(data.draw(st.one_of(st.just(whole), damaged(whole))))
-    results = folder / 'boxes.txt'
-    status = cli.main(['track', str(source), '--box', BOX, '--weights', weights, *QUICK, '--results', str(results)])
-    assert status in (0, 2)
-    if status == 0:
-        lines = results.read_text().splitlines()
-        assert len(lines) == count and not any('nan' in line for line in lines)
+        source = spoiled(data, folder, videos, whole_or_damaged)
+    check_followed('track', source, folder / 'boxes.txt', weights)
 
 
 @fuzzed(0.005, usual=4)
 @given(st.data())
 def test_bag_ends_with_0_only_if_every_image_was_followed(tmp_path_factory, weights, bags, data):  # noqa: F811
-    suffix = data.draw(st.sampled_from(sorted(bags)))
-    whole = bags[suffix]
     folder = tmp_path_factory.mktemp('bag')
-    source, results = folder / f'clip{suffix}', folder / 'boxes.txt'
-    source.write_bytes(data.draw(st.one_of(st.just(whole), damaged(whole))))
-    status = cli.main(['bag', str(source), '--box', BOX, '--weights', weights, *QUICK, '--results', str(results)])
-    assert status in (0, 2)
-    if status == 0:
-        lines = results.read_text().splitlines()
-        assert len(lines) == FRAMES and not any('nan' in line for line in lines)
+    check_followed('bag', spoiled(data, folder, bags, whole_or_damaged), folder / 'boxes.txt', weights)
 
 
 @fuzzed(0.01, usual=10)

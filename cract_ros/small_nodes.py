@@ -1,12 +1,40 @@
-"""Parameters of the small nodes: a table of name -> (default, what it is, range or choices or None), given at start."""
+"""What the small nodes share: how they run, and their parameters, which are given at start."""
 from __future__ import annotations
 
+from typing import Callable
+
+import rclpy
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
+
+from cract_ros import transport
+
+
+def run(make: Callable[[], Node], name: str, args: list[str] | None) -> int:
+    """Spin the node that `make` makes until SIGINT or SIGTERM, and return the exit status: 1 where it cannot be made, with
+    the reason logged under `name`."""
+    transport.use_profile()
+    rclpy.init(args=args)
+    try:
+        node = make()
+    except (OSError, ValueError) as error:
+        rclpy.logging.get_logger(name).error(str(error))
+        rclpy.try_shutdown()
+        return 1
+    try:
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        return 0
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
 
 
 def declare(node: Node, table: dict[str, tuple]) -> dict:
-    """Declare the table's parameters and return their values. ValueError, one sentence, for one that is no choice."""
+    """Declare the parameters of a table, name -> (default, what it is, range or choices or None), and return their values.
+    ValueError, one sentence, for one that is no choice."""
     for name, (default, text, bounds) in table.items():
         descriptor = ParameterDescriptor(description=text, read_only=True)
         if isinstance(default, str):
